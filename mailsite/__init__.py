@@ -1,0 +1,1 @@
+"""Mailsite: a transactional email service that you host yourself."""

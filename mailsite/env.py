@@ -1,0 +1,173 @@
+"""Strict readers for the environment: a value that can't be understood stops the start.
+
+Each reader takes the variable's name and its default, and raises `EnvironmentProblem` with the
+name, the value and what was expected. An empty variable counts as unset, as in compose files.
+Values come from the environment first, then from a `.env` beside manage.py.
+"""
+
+import hashlib
+import ipaddress
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+
+class EnvironmentProblem(ImproperlyConfigured):
+    """A setting in the environment that can't work, told in one sentence."""
+
+
+def _read[T](name: str, default: T, parse: Callable[[str], T], expected: str, *, secret: bool = False) -> T:
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except ValueError as error:
+        shown = "its value (not shown: it may hold a password)" if secret else repr(text)
+        reason = f" ({error})" if str(error) and not secret else ""
+        raise EnvironmentProblem(f"{name} is {shown}, expected {expected}{reason}.") from None
+
+
+def text(name: str, default: str = "") -> str:
+    return _read(name, default, str, "text")
+
+
+def words(name: str) -> list[str]:
+    """A comma-separated list; empty when unset."""
+    return [word.strip() for word in text(name).split(",") if word.strip()]
+
+
+def boolean(name: str, default: bool) -> bool:
+    def parse(value: str) -> bool:
+        known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        if value.lower() not in known:
+            raise ValueError
+        return known[value.lower()]
+
+    return _read(name, default, parse, "1 or 0 (or true/false, yes/no, on/off)")
+
+
+def integer(name: str, default: int, minimum: int, maximum: int) -> int:
+    def parse(value: str) -> int:
+        number = int(value)
+        if not minimum <= number <= maximum:
+            raise ValueError
+        return number
+
+    return _read(name, default, parse, f"a whole number from {minimum} to {maximum}")
+
+
+def seconds(name: str, default: float) -> float:
+    def parse(value: str) -> float:
+        number = float(value)
+        if not 0 <= number <= 86400:
+            raise ValueError
+        return number
+
+    return _read(name, default, parse, "seconds, from 0 to 86400")
+
+
+def url(name: str, default: str, schemes: tuple[str, ...]) -> str:
+    """An absolute URL with one of `schemes`, without a trailing slash."""
+
+    def parse(value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not (parts.hostname or parts.scheme == "unix"):
+            raise ValueError
+        parts.port  # noqa: B018  raises ValueError for a port that is no number
+        return value.rstrip("/")
+
+    return _read(name, default, parse, f"a URL that begins with {' or '.join(s + '://' for s in schemes)}", secret=True)
+
+
+def parsed[T](name: str, default: T, parse: Callable[[str], T], expected: str) -> T:
+    """A value read by `parse`, which raises ValueError; the value itself is never shown."""
+    return _read(name, default, parse, expected, secret=True)
+
+
+def database(name: str, sqlite_file: Path) -> dict:
+    """Django's DATABASES entry: PostgreSQL or SQLite by URL, else SQLite in `sqlite_file`.
+
+    SQLite runs in WAL mode with synchronous=FULL, so that a committed mail survives a power cut, and
+    begins every transaction IMMEDIATE: a deferred one that upgrades fails at once, whatever the timeout.
+    """
+
+    def parse(value: str) -> dict:
+        config = dj_database_url.parse(value)
+        if config.get("ENGINE") not in ("django.db.backends.postgresql", "django.db.backends.sqlite3"):
+            raise ValueError
+        if not config.get("NAME"):
+            raise ValueError
+        return config
+
+    config = _read(
+        name,
+        {"ENGINE": "django.db.backends.sqlite3", "NAME": str(sqlite_file)},
+        parse,
+        "postgres://user:password@host:5432/name or sqlite:///path",
+        secret=True,
+    )
+    if config["ENGINE"].endswith("sqlite3"):
+        config["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 30,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536;",
+        }
+    else:
+        config["CONN_MAX_AGE"] = None
+        config["CONN_HEALTH_CHECKS"] = True
+        config["OPTIONS"] = {"connect_timeout": 5, "application_name": "mailsite", **config.get("OPTIONS", {})}
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def secret_key(name: str, file: Path) -> str:
+    """The key from the environment, else one generated once and kept in `file` (mode 600)."""
+    if value := text(name):
+        if len(value) < 32:
+            raise EnvironmentProblem(f"{name} is too short: at least 32 random characters are expected.")
+        return value
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            # Written whole beside its place, then linked: of two processes that start at once, one wins.
+            handle, draft = tempfile.mkstemp(dir=file.parent)
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_urlsafe(50))
+            try:
+                os.link(draft, file)
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(draft)
+        return file.read_text().strip()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"The data folder {file.parent} can't be used ({error.strerror}): "
+            "make it writable, or set MAILSITE_DATA to a folder that is."
+        ) from None
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the embedded Valkey listens: in the data folder, or under /tmp where that path is too long.
+
+    The kernel allows about 104 bytes for a Unix socket's path. The folder is named after the data
+    folder, so that every process of a copy finds it without being told, and only its owner may enter.
+    """
+    path = folder / "valkey.sock"
+    if len(os.fsencode(path)) <= 100:
+        return path
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(f"/tmp/mailsite-{os.getuid()}-{digest}") / "valkey.sock"

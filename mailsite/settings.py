@@ -1,0 +1,155 @@
+"""Every setting, read top to bottom. What may differ between deployments comes from the environment."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.utils.csp import CSP
+from dotenv import load_dotenv
+
+from emails.smtp import Relay
+from mailsite import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+load_dotenv(BASE_DIR / ".env")
+
+# Where this copy keeps its state: database, Valkey's data, secret key, sandbox's address.
+DATA_DIR = Path(env.text("MAILSITE_DATA", str(BASE_DIR / "var"))).expanduser().absolute()
+
+DEBUG = env.boolean("DEBUG", False)
+
+# Addresses. A server that other machines can reach must be told its name and its secret.
+HOST = env.text("HOST", "127.0.0.1")
+PORT = env.integer("PORT", 8000, 1, 65535)
+PUBLIC_URL = env.url("PUBLIC_URL", "", ("http", "https"))
+ON_LOOPBACK = env.is_loopback(HOST)
+if not ON_LOOPBACK:
+    for name, example in (("PUBLIC_URL", "https://mail.example.com"), ("SECRET_KEY", "50 random characters")):
+        if not env.text(name):
+            raise env.EnvironmentProblem(f"HOST={HOST} opens Mailsite to other machines: set {name} too ({example}).")
+PUBLIC_URL = PUBLIC_URL or f"http://{'localhost' if HOST == '127.0.0.1' else HOST}:{PORT}"
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", urlsplit(PUBLIC_URL).hostname, *env.words("ALLOWED_HOSTS")]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL, *env.words("CSRF_TRUSTED_ORIGINS")]
+SECRET_KEY = env.secret_key("SECRET_KEY", DATA_DIR / "secret_key")
+
+# The two stores: the database is the truth, Redis the doorbell.
+DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR / "mailsite.sqlite3")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+VALKEY_SOCKET = env.socket_path(DATA_DIR / "valkey")
+REDIS_URL = env.url("REDIS_URL", "", ("redis", "rediss", "unix"))
+RQ_QUEUES = {
+    name: {
+        "URL": (REDIS_URL or f"unix://{VALKEY_SOCKET}")
+        + ("&" if "?" in REDIS_URL else "?")
+        + "socket_connect_timeout=2&socket_timeout=5",
+        "DEFAULT_RESULT_TTL": 500,
+    }
+    for name in ("high", "default", "low")
+}
+RQ = {"WORKER_CLASS": "emails.worker.MailWorker"}
+
+# Where mail goes: the sandbox (nothing leaves this machine) unless EMAIL_URL names a relay.
+RELAY = env.parsed(
+    "EMAIL_URL",
+    Relay.beside(DATA_DIR / "sandbox.address"),
+    Relay.from_url,
+    "smtp://user:password@host:25, submission://…:587, smtps://…:465 or sandbox://host:port",
+)
+SENDERS = env.integer("SENDERS", 16, 1, 256)
+
+# The playground: a slow e-mail that shows why a queue exists. It can only reach the sandbox.
+PLAYGROUND = env.boolean("PLAYGROUND", ON_LOOPBACK) and RELAY.is_sandbox
+PLAYGROUND_DELAY = env.seconds("PLAYGROUND_DELAY", 10)
+
+INSTALLED_APPS = [
+    "emails",  # before django_rq, whose rqworker commands it extends
+    "django_rq",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "rest_framework",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "mailsite.urls"
+WSGI_APPLICATION = "mailsite.wsgi.application"
+APPEND_SLASH = False  # a redirect would turn an API client's POST into a GET
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "emails.views.transport",
+            ],
+        },
+    },
+]
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True  # no collectstatic step, under runserver and in containers alike
+
+# Pages.
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+SECURE_CSP = {
+    "default-src": [CSP.SELF],
+    "img-src": [CSP.SELF, "data:"],
+    "object-src": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.SELF],
+}
+X_FRAME_OPTIONS = "SAMEORIGIN"  # a message page frames the mail that it shows
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+# Browsers share cookies between the ports of one host: two copies side by side need names of their own.
+SESSION_COOKIE_NAME = f"mailsite_session_{PORT}"
+CSRF_COOKIE_NAME = f"mailsite_csrf_{PORT}"
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = env.text("TIME_ZONE", "UTC")
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 60 * 1024 * 1024  # 40 MB of mail is 54 MB in base64
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["emails.api.auth.BearerKey"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["emails.api.parsers.StrictJSON"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "EXCEPTION_HANDLER": "emails.api.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {"emails": {"level": "INFO"}},
+}
