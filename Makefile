@@ -1,0 +1,53 @@
+# `make` lists what there is. A line that is one plain command is run without a shell between, so that
+# a SIGTERM sent to make reaches the command itself.
+.DEFAULT_GOAL := help
+.PHONY: help run services login test lint format lock check-lock
+
+PYTHON := .venv/bin/python
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m uv pip compile --quiet --no-config --universal \
+	--generate-hashes --python-version 3.12 --no-emit-index-url --no-emit-find-links
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## start everything here: web, worker, sandbox and Valkey; Ctrl-C stops it
+	@bin/prepare
+	@$(PYTHON) manage.py run
+
+services: ## start only Valkey and the sandbox, for runserver and rqworker by hand
+	@bin/prepare
+	@$(PYTHON) manage.py services
+
+login: ## print a fresh one-time login link
+	@bin/prepare
+	@$(PYTHON) manage.py login
+
+test: ## run the tests; ARGS="-k word" goes to pytest
+	@bin/prepare dev
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: ## check style and types
+	@bin/prepare dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: ## put the code into its standard form
+	@bin/prepare dev
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+lock: ## write requirements*.txt from requirements*.in; ARGS=--upgrade takes newer versions
+	@bin/prepare dev
+	$(COMPILE) $(ARGS) requirements.in --output-file requirements.txt
+	$(COMPILE) $(ARGS) requirements-dev.in --output-file requirements-dev.txt
+
+check-lock: ## check that requirements*.txt match requirements*.in
+	@bin/prepare dev
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cp requirements*.txt "$$work"; \
+	for lock in requirements requirements-dev; do \
+		$(COMPILE) $$lock.in --output-file "$$work/$$lock.txt"; \
+		cmp -s $$lock.txt "$$work/$$lock.txt" || \
+			{ echo "$$lock.txt does not match $$lock.in: run 'make lock' and commit what changes." >&2; exit 1; }; \
+	done; \
+	echo "requirements.txt and requirements-dev.txt match their sources."
