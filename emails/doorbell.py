@@ -1,0 +1,215 @@
+"""The doorbell: the one file that knows how RQ lays out its jobs in Redis.
+
+A job carries nothing but a message's id, which is its own id too. It is never the only copy of anything:
+if Redis loses it, the overdue poll finds the message in the database.
+
+RQ's own methods cost a round trip or more for each job; here a group of jobs shares one. Keys and fields
+are those of rq 3.0 (pinned); tests/test_doorbell.py holds what is written here against RQ's own readers.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from uuid import uuid4
+
+import django_rq
+from redis.client import Pipeline
+from redis.exceptions import RedisError
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution, ExecutionRegistry
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.queue import Queue
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.results import Result
+from rq.utils import current_timestamp, now, utcformat
+from rq.worker import BaseWorker, WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+QUEUES = ("high", "default", "low")
+DELIVER = "emails.engine.deliver"
+FAILURE_TTL = 24 * 3600
+STARTED_TTL = 120  # seconds that a started job is believed without a heartbeat
+HOW_TO_GET_REDIS = "Start one with `make services`, or set REDIS_URL to your own."
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is rung: a message's id, its queue, a line for the dashboard, and how long the result is kept (s)."""
+
+    id: str
+    queue: str
+    description: str
+    keep: int
+
+
+@dataclass(frozen=True)
+class Popped:
+    id: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How a job ended: its result in words, kept for `keep` seconds, or why it failed."""
+
+    id: str
+    text: str
+    keep: int = 10
+    failed: bool = False
+
+
+@cache
+def queue(name: str) -> Queue:
+    """The queue, kept: django_rq.get_queue() opens a new connection at each call."""
+    return django_rq.get_queue(name)
+
+
+def ring(jobs: Sequence[Job]) -> None:
+    """Rings for messages that are committed. A failure is no error: the overdue poll finds them."""
+    try:
+        for name in QUEUES:
+            rung = [
+                Queue.prepare_data(
+                    DELIVER,
+                    args=(job.id,),
+                    job_id=job.id,
+                    description=job.description,
+                    result_ttl=job.keep,
+                    failure_ttl=FAILURE_TTL,
+                )
+                for job in jobs
+                if job.queue == name
+            ]
+            if rung:
+                queue(name).enqueue_many(rung)
+    except RedisError as error:
+        logger.warning("Redis can't be reached (%s): %d accepted messages wait for the overdue poll.", error, len(jobs))
+
+
+class Ledger:
+    """A worker's jobs in RQ's books: popped, started, settled, so that the dashboard tells the truth."""
+
+    def __init__(self, worker: BaseWorker):
+        self.worker = worker
+        self.connection = worker.connection
+        self.queues = worker.queues
+        self.running: dict[str, Popped] = {}
+        self._execution = uuid4().hex  # a job runs once at a time here, so one id serves them all
+
+    def pop(self, limit: int, timeout: float) -> list[Popped]:
+        """Up to `limit` ids, the most urgent queue first; each waiting lower queue gets a tenth of them.
+
+        With nothing there, waits up to `timeout` seconds for one.
+        """
+        reserve = max(1, limit // 10)
+        popped: list[Popped] = []
+        for lower, source in zip(range(len(self.queues) - 1, -1, -1), self.queues, strict=True):
+            share = max(1, limit - len(popped) - lower * reserve)
+            found = self.connection.lpop(source.key, min(share, limit - len(popped))) or [] if limit > len(popped) else []
+            popped += [Popped(id.decode(), source.name) for id in found]
+        if not popped and timeout and (found := self.connection.blpop([q.key for q in self.queues], timeout)):
+            name = next(q.name for q in self.queues if q.key == found[0].decode())
+            popped.append(Popped(found[1].decode(), name))
+        return popped
+
+    def start(self, popped: Iterable[Popped]) -> None:
+        """Registers jobs as started by this worker. A job that somebody has deleted stays deleted."""
+        popped = list(popped)
+        with self.connection.pipeline(transaction=False) as pipe:
+            for job in popped:
+                pipe.exists(RQJob.key_for(job.id))
+            known = [job for job, exists in zip(popped, pipe.execute(), strict=True) if exists]
+        moment = utcformat(now())
+        started = {"status": JobStatus.STARTED, "started_at": moment, "last_heartbeat": moment}
+        with self.connection.pipeline() as pipe:
+            for job in known:
+                self.running[job.id] = job
+                execution = self._execution_of(job.id)
+                pipe.hset(RQJob.key_for(job.id), mapping={**started, "worker_name": self.worker.name})
+                pipe.hset(execution.key, mapping=execution.serialize())
+                pipe.sadd(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), execution.composite_key)
+            self._believe(pipe, known)
+            if known:
+                self.worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
+            pipe.execute()
+
+    def settle(self, settled: Iterable[Settled]) -> None:
+        """Ends jobs that were started here; the others, whose message was found by the poll, have none."""
+        with self.connection.pipeline() as pipe:
+            for end in settled:
+                if not (job := self.running.pop(end.id, None)):
+                    continue
+                key, status = RQJob.key_for(job.id), JobStatus.FAILED if end.failed else JobStatus.FINISHED
+                keep = FAILURE_TTL if end.failed else end.keep
+                registry = FailedJobRegistry if end.failed else FinishedJobRegistry
+                pipe.hset(key, mapping={"status": status, "ended_at": utcformat(now())})
+                pipe.expire(key, keep)
+                pipe.zadd(registry.key_template.format(job.queue), {job.id: current_timestamp() + keep})
+                Result(
+                    job.id,
+                    Result.Type.FAILED if end.failed else Result.Type.SUCCESSFUL,
+                    self.connection,
+                    return_value=None if end.failed else end.text,
+                    exc_string=end.text if end.failed else None,
+                    worker_name=self.worker.name,
+                ).save(keep, pipe)
+                self._end_execution(pipe, job)
+                pipe.hincrby(self.worker.key, "failed_job_count" if end.failed else "successful_job_count", 1)
+            if not self.running:
+                self.worker.set_state(WorkerStatus.IDLE, pipeline=pipe)
+            pipe.execute()
+
+    def forget(self, job_id: str) -> Popped | None:
+        """Takes a job that is not ours out of the books, for whoever runs it."""
+        if not (job := self.running.pop(job_id, None)):
+            return None
+        with self.connection.pipeline() as pipe:
+            self._end_execution(pipe, job)
+            pipe.execute()
+        return job
+
+    def beat(self) -> bool:
+        """Keeps this worker and its started jobs believed, and drops expired results. True while RQ is suspended."""
+        with self.connection.pipeline() as pipe:
+            self.worker.heartbeat(pipeline=pipe)
+            self._believe(pipe, list(self.running.values()))
+            for source in self.queues:
+                pipe.zremrangebyscore(FinishedJobRegistry.key_template.format(source.name), 0, current_timestamp())
+            pipe.exists("rq:suspended")
+            return bool(pipe.execute()[-1])
+
+    def _believe(self, pipe: Pipeline, jobs: list[Popped]) -> None:
+        """Merely looking at the dashboard's page of started jobs fails those without a recent heartbeat."""
+        until = current_timestamp() + STARTED_TTL
+        for job in jobs:
+            execution = self._execution_of(job.id)
+            pipe.zadd(StartedJobRegistry.key_template.format(job.queue), {execution.composite_key: until})
+            pipe.zadd(ExecutionRegistry.key_template.format(job.id), {execution.id: until})
+            pipe.expire(ExecutionRegistry.key_template.format(job.id), STARTED_TTL)
+            pipe.expire(execution.key, STARTED_TTL)
+
+    def _end_execution(self, pipe: Pipeline, job: Popped) -> None:
+        execution = self._execution_of(job.id)
+        pipe.zrem(StartedJobRegistry.key_template.format(job.queue), execution.composite_key)
+        pipe.delete(execution.key, ExecutionRegistry.key_template.format(job.id))
+        pipe.srem(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), execution.composite_key)
+
+    def _execution_of(self, job_id: str) -> Execution:
+        return Execution(self._execution, job_id, self.connection, self.worker.name)
+
+
+def wait_for_redis() -> None:
+    """Returns once Redis answers; says once what is missing and how to get it."""
+    told = False
+    while True:
+        try:
+            queue("default").connection.ping()
+            return
+        except RedisError as error:
+            if not told:
+                logger.error("Redis can't be reached (%s). %s Waiting for it.", error, HOW_TO_GET_REDIS)
+            told = True
+            time.sleep(1)

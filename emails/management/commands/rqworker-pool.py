@@ -1,0 +1,13 @@
+from importlib import import_module
+
+from emails.doorbell import QUEUES, wait_for_redis
+
+stock = import_module("django_rq.management.commands.rqworker-pool")
+
+
+class Command(stock.Command):
+    help = "Delivers mail with several worker processes. Serves all queues, high first, unless some are named."
+
+    def handle(self, *queues: str, **options) -> None:
+        wait_for_redis()
+        super().handle(*(queues or QUEUES), **options)

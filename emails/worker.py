@@ -1,0 +1,231 @@
+"""`manage.py rqworker`: an RQ worker whose loop is a pump between the queues and the engine."""
+
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from types import FrameType
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from redis.exceptions import RedisError
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+from rq.timeouts import TimerDeathPenalty
+from rq.utils import now
+from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
+
+from emails.doorbell import Ledger, Popped, Settled
+from emails.engine import Engine
+from emails.models import Worker
+
+logger = logging.getLogger(__name__)
+
+WAIT = 1.0  # seconds that the pump blocks at most
+BEAT = 10.0  # seconds between two heartbeats in Redis
+
+
+class MailWorker(BaseWorker):
+    """Serves its queues until it is told to stop, whatever happens to Redis meanwhile.
+
+    Stock RQ's loop blocks for minutes, quits on Redis errors and ends late jobs by a signal, perhaps in
+    the middle of a mail. Here the pump takes ids from the queues, hands them to the engine and settles
+    their jobs; it never blocks for longer than a second. Other apps' jobs run in a thread of their own.
+    """
+
+    connection_timeout = 5  # seconds for a Redis command; stock RQ allows minutes for its blocking pop
+
+    def __init__(self, queues, name: str | None = None, **options):
+        super().__init__(queues, name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}", **options)
+        self._next_beat = 0.0
+
+    def work(self, burst: bool = False, logging_level: str | None = None, max_jobs: int | None = None,
+             max_idle_time: int | None = None, with_scheduler: bool = False, **options) -> bool:  # fmt: skip
+        """Works until SIGTERM or SIGINT; with `burst`, until the queues are empty. True if there was a job."""
+        self.bootstrap(logging_level)
+        if with_scheduler:
+            self._start_scheduler(burst, logging_level)
+        self._install_signal_handlers()
+        self.ledger = Ledger(self)
+        self.strangers = Strangers(self)
+        self.engine = Engine(self._enrol(), settings.RELAY, settings.SENDERS)
+        self.engine.start()
+        jobs, idle_since = 0, time.monotonic()
+        try:
+            while not self._stop_requested:
+                limit = max_jobs - jobs if max_jobs else None
+                popped = self._turn(wait=0 if burst else WAIT, limit=limit)
+                jobs += popped
+                if popped or not self._is_idle():
+                    idle_since = time.monotonic()
+                elif burst or limit == 0:
+                    break
+                elif max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                    self.log.info("Worker %s: idle for %d seconds, quitting", self.name, max_idle_time)
+                    break
+        finally:
+            self._wind_up()
+        return bool(jobs)
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """First signal: the loop ends at its next turn, and what is on the wire gets its grace."""
+        self._shutdown_requested_date = now()
+        signal.signal(signal.SIGINT, self.request_force_stop)
+        signal.signal(signal.SIGTERM, self.request_force_stop)
+        self.handle_warm_shutdown_request()
+        self._stop_requested = True
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Second signal: exits at once. Safe: the lease frees what was held.
+
+        A pool sends the terminal's Ctrl-C once more, so one that comes within a second doesn't count.
+        """
+        if (now() - self._shutdown_requested_date).total_seconds() > 1:
+            self.log.warning("Worker %s: cold shut down", self.name)
+            os._exit(1)
+
+    def _enrol(self) -> Worker:
+        """This worker's row; waits for the database."""
+        while True:
+            try:
+                Worker.forget_old()
+                return Worker.objects.create(name=self.name, host=socket.gethostname(), pid=os.getpid())
+            except DatabaseError as error:
+                logger.error("The database can't be used yet (%s): waiting for it.", error)
+                time.sleep(WAIT)
+            finally:
+                connection.close()
+
+    def _turn(self, wait: float, limit: int | None) -> int:
+        """One round of the pump: settle, beat, pop, hand over. Returns how many jobs were popped."""
+        engine = self.engine
+        try:
+            self._settle()
+            if time.monotonic() >= self._next_beat:
+                self._beat()
+            room = engine.room if limit is None else min(engine.room, limit)
+            if engine.suspended or not room:
+                time.sleep(WAIT if engine.suspended else 0.01)
+                return 0
+            popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05)
+            engine.doorbell_silent = not popped
+            if popped:
+                self._hand_over(popped)
+            return len(popped)
+        except RedisError as error:
+            engine.doorbell_silent = True
+            self._next_beat = 0.0
+            logger.error("Redis can't be reached (%s): going on from the database.", error)
+            time.sleep(WAIT)
+            return 0
+
+    def _beat(self) -> None:
+        """Heartbeats in Redis, and whether `rqsuspend` holds all delivery."""
+        suspended = self.ledger.beat()
+        if suspended != self.engine.suspended:
+            self.log.info("Worker %s: %s", self.name, "suspended by `rqsuspend`" if suspended else "resumed")
+            self.set_state(WorkerStatus.SUSPENDED if suspended else WorkerStatus.IDLE)
+        self.engine.suspended = suspended
+        self._next_beat = time.monotonic() + (0 if suspended else BEAT)
+
+    def _hand_over(self, popped: Iterable[Popped]) -> None:
+        """Messages to the engine (their ids are UUIDv7), other apps' jobs to the strangers."""
+        ours = []
+        for job in popped:
+            try:
+                id = UUID(job.id)
+            except ValueError:
+                id = None
+            if id and id.version == 7:
+                ours.append(job)
+            else:
+                self.strangers.run(job)
+        if ours:
+            self.ledger.start(ours)
+            self.engine.claim([UUID(job.id) for job in ours])
+
+    def _settle(self) -> None:
+        settled = list(_drain(self.engine.settled))
+        if settled:
+            self.ledger.settle(settled)
+        for id in _drain(self.engine.strangers):
+            if job := self.ledger.forget(str(id)):
+                self.strangers.run(job)
+
+    def _is_idle(self) -> bool:
+        engine = self.engine
+        return engine.is_idle and engine.settled.empty() and engine.strangers.empty() and self.strangers.is_idle
+
+    def _wind_up(self) -> None:
+        self.engine.stop()
+        try:
+            self._settle()
+            self.strangers.stop()
+            self.teardown()
+        except RedisError as error:
+            logger.error("Redis can't be reached (%s): this worker's name stays on the dashboard for a while.", error)
+
+
+class Strangers:
+    """Other apps' jobs that stand in our queues: run one after another, as stock RQ would, in a thread."""
+
+    def __init__(self, worker: MailWorker):
+        self._worker = worker
+        self._stock = SimpleWorker(
+            worker.queues, worker.name, connection=worker.connection, prepare_for_work=False,
+            job_class=worker.job_class, queue_class=worker.queue_class, serializer=worker.serializer,
+            exception_handlers=worker._exc_handlers,
+        )  # fmt: skip
+        self._stock.death_penalty_class = TimerDeathPenalty  # the stock one works by a signal, in the main thread only
+        self._jobs: queue.SimpleQueue[Popped | None] = queue.SimpleQueue()
+        self._busy = 0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._busy
+
+    def run(self, job: Popped) -> None:
+        self._busy += 1
+        self._jobs.put(job)
+        if not self._thread:
+            self._thread = threading.Thread(target=self._loop, name="strangers", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Puts back what has not begun, and waits for the one that runs."""
+        queues = {source.name: source.key for source in self._worker.queues}
+        for job in _drain(self._jobs):
+            if job:
+                self._worker.connection.lpush(queues[job.queue], job.id)
+        if self._thread:
+            self._jobs.put(None)
+            self._thread.join(timeout=20)
+
+    def _loop(self) -> None:
+        sources = {source.name: source for source in self._worker.queues}
+        while job := self._jobs.get():
+            try:
+                fetched = Job.fetch(job.id, self._worker.connection, self._worker.serializer)
+                self._stock.execute_job(fetched, sources[job.queue])
+            except NoSuchJobError:
+                pass  # deleted since it was popped
+            except Exception:
+                logger.exception("Job %s of another app could not be run.", job.id)
+            finally:
+                connection.close()
+                self._busy -= 1
+
+
+def _drain[T](source: "queue.SimpleQueue[T]") -> Iterable[T]:
+    while True:
+        try:
+            yield source.get_nowait()
+        except queue.Empty:
+            return
