@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Django's command line for Mailsite. Kept readable by old Pythons too, so that it can say what they lack."""
+
 import os
 import sys
 
@@ -25,4 +26,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -45,10 +45,9 @@ def words(name: str) -> list[str]:
 
 def boolean(name: str, default: bool) -> bool:
     def parse(value: str) -> bool:
-        known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-        if value.lower() not in known:
+        if value.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
             raise ValueError
-        return known[value.lower()]
+        return value.lower() in ("1", "true", "yes", "on")
 
     return _read(name, default, parse, "1 or 0 (or true/false, yes/no, on/off)")
 
