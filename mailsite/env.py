@@ -139,7 +139,7 @@ def secret_key(name: str, file: Path) -> str:
             raise EnvironmentProblem(f"{name} is too short: at least 32 random characters are expected.")
         return value
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not file.exists():
             # Written whole beside its place, then linked: of two processes that start at once, one wins.
             handle, draft = tempfile.mkstemp(dir=file.parent)

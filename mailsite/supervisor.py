@@ -188,7 +188,7 @@ def data_folder() -> Iterator[IO]:
     """The data folder, ours alone until the last process that got the lock is gone."""
     folder = settings.DATA_DIR
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(folder / "lock", "w")  # noqa: SIM115  closed below
     except OSError as error:
         sys.exit(
@@ -324,7 +324,7 @@ def web(address: tuple[str, int]) -> Process:
         return False
 
     options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1", "--blocking-threads", "16"]
-    options += ["--no-ws", "--workers-kill-timeout", "30", "--log-level", "warning"]
+    options += ["--no-ws", "--workers-kill-timeout", "30", "--log-level", "error"]
     options += ["--working-dir", str(settings.BASE_DIR)]
     return Process("web", [sys.executable, "-m", "granian", *options, "mailsite.wsgi:application"], ready)
 

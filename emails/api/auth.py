@@ -1,0 +1,20 @@
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from emails.api.errors import ApiError
+from emails.models import ApiKey
+
+
+class BearerKey(BaseAuthentication):
+    """`Authorization: Bearer KEY`. There is no anonymous use of the API; `request.auth` is the key."""
+
+    def authenticate(self, request: Request) -> tuple[None, ApiKey]:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise ApiError(401, "missing_api_key", "The API key is missing: send `Authorization: Bearer YOUR_KEY`.")
+        if key := ApiKey.find(token.strip()):
+            return None, key
+        raise ApiError(403, "invalid_api_key", "The API key is unknown or revoked.")
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"

@@ -1,0 +1,87 @@
+"""Every answer that is no success has one shape: `{"statusCode", "name", "message"}`.
+
+The names are Resend's, so that its clients raise the error classes that their users know. A 4xx without
+a name of its own is a `validation_error`.
+"""
+
+import logging
+
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from emails.drafts import Invalid
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An error for the caller: HTTP status, the contract's name, and a sentence that says what would be right."""
+
+    def __init__(self, status: int, name: str, message: str, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status, self.name, self.message, self.headers = status, name, message, headers or {}
+
+    @property
+    def body(self) -> dict:
+        return {"statusCode": self.status, "name": self.name, "message": self.message}
+
+
+def not_found(message: str) -> ApiError:
+    return ApiError(404, "not_found", message)
+
+
+def handle(error: Exception, context: dict) -> Response:
+    """DRF's exception handler: whatever a view raises becomes an answer in our shape."""
+    known = translate(error, context["request"])
+    return Response(known.body, status=known.status, headers=known.headers)
+
+
+def translate(error: Exception, request: HttpRequest) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case Invalid():
+            return ApiError(422, error.problems[0].name, error.problems[0].message)
+        case Http404():
+            return unknown_path(request)
+        case exceptions.MethodNotAllowed():
+            return ApiError(405, "method_not_allowed", f"{request.method} is not allowed at {request.path}.")
+        case exceptions.UnsupportedMediaType():
+            return ApiError(415, "validation_error", "The body must be JSON: send `Content-Type: application/json`.")
+        case exceptions.APIException():
+            return ApiError(error.status_code, "validation_error", str(error.detail))
+        case DatabaseError():
+            logger.exception("The database failed during %s %s", request.method, request.path)
+            message = "The database can't be used at the moment: nothing was stored, try again."
+            return ApiError(503, "application_error", message, {"retry-after": "5"})
+        case _:
+            logger.exception("%s %s failed", request.method, request.path)
+            return ApiError(500, "internal_server_error", "Something went wrong here. It has been logged.")
+
+
+def unknown_path(request: HttpRequest) -> ApiError:
+    return not_found(f"There is nothing at {request.path} (or not yet).")
+
+
+def wants_html(request: HttpRequest) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """An unknown path is JSON unless the caller asks for HTML."""
+    if wants_html(request):
+        return render(request, "404.html", status=404)
+    return JsonResponse(unknown_path(request).body, status=404)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return JsonResponse(ApiError(400, "validation_error", "The request can't be understood.").body, status=400)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if wants_html(request):
+        return render(request, "500.html", status=500)
+    return JsonResponse(translate(RuntimeError(), request).body, status=500)
