@@ -222,7 +222,7 @@ def free_address() -> tuple[str, int]:
 
 def prepare_stores() -> None:
     try:
-        call_command("migrate", interactive=False, verbosity=0)
+        call_command("migrate", interactive=False, verbosity=0, skip_checks=False)
     except OperationalError as error:
         sys.exit(f"The database can't be used: {str(error).splitlines()[0]}.")
     if settings.REDIS_URL:
