@@ -46,14 +46,15 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class Process:
-    """One part: its command, and `ready`, which tells whether it does its work by now."""
+    """One part: its command, `ready`, which tells whether it does its work by now, and a lock that it shares."""
 
-    def __init__(self, name: str, command: list[str], ready: Callable[["Process"], bool]):
+    def __init__(self, name: str, command: list[str], ready: Callable[["Process"], bool], lock: IO | None = None):
         self.name = name
         self.command = command
         self.ready = ready
+        self.lock = lock
 
-    def start(self, lock: IO) -> None:
+    def start(self) -> None:
         command = self.command
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *command]
@@ -64,7 +65,7 @@ class Process:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # a terminal's Ctrl-C is for us alone, and the part's own children are a group
-            pass_fds=[lock.fileno()],  # the data folder stays taken until the last who uses it is gone
+            pass_fds=[self.lock.fileno()] if self.lock else [],
         )
         self.relay = threading.Thread(target=self._relay_output, daemon=True)
         self.relay.start()
@@ -101,8 +102,7 @@ class Process:
 class Supervisor:
     """Starts processes, watches them, and stops them when it is left."""
 
-    def __init__(self, lock: IO):
-        self.lock = lock
+    def __init__(self) -> None:
         self.processes: list[Process] = []
         self.told_to_stop: float | None = None
         self.hurry = False
@@ -122,7 +122,7 @@ class Supervisor:
 
     def start(self, process: Process) -> None:
         self.check()
-        process.start(self.lock)
+        process.start()
         self.processes.append(process)
         limit = time.monotonic() + START_LIMIT
         while not process.ready(process):
@@ -152,9 +152,9 @@ class Supervisor:
 
 def run() -> None:
     """Everything, until it is told to stop."""
-    with data_folder() as lock, Supervisor(lock) as supervisor:
+    with data_folder() as lock, Supervisor() as supervisor:
         address = free_address()
-        start_services(supervisor)
+        start_services(supervisor, lock)
         supervisor.start(worker())
         supervisor.start(web(address))
         from emails.login import one_time_url
@@ -165,8 +165,8 @@ def run() -> None:
 
 def services() -> None:
     """Valkey and the sandbox, for a web server and workers started by hand."""
-    with data_folder() as lock, Supervisor(lock) as supervisor:
-        start_services(supervisor)
+    with data_folder() as lock, Supervisor() as supervisor:
+        start_services(supervisor, lock)
         if not supervisor.processes:
             sys.exit("Nothing to start: REDIS_URL and EMAIL_URL name servers of your own.")
         announce(
@@ -185,7 +185,7 @@ def announce(*lines: str) -> None:
 
 @contextmanager
 def data_folder() -> Iterator[IO]:
-    """The data folder, ours alone until the last process that got the lock is gone."""
+    """The lock on the data folder, which is ours alone while we and Valkey run."""
     folder = settings.DATA_DIR
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -235,16 +235,19 @@ def prepare_stores() -> None:
             )
 
 
-def start_services(supervisor: Supervisor) -> None:
+def start_services(supervisor: Supervisor, lock: IO) -> None:
     prepare_stores()
     if not settings.REDIS_URL:
-        supervisor.start(valkey())
+        supervisor.start(valkey(lock))
     if settings.RELAY.address_file:
         supervisor.start(sandbox(settings.RELAY.address_file))
 
 
-def valkey() -> Process:
-    """The embedded server. It keeps its data on disk, so that a restart keeps the queue."""
+def valkey(lock: IO) -> Process:
+    """The embedded server. It keeps its data on disk, so that a restart keeps the queue.
+
+    It shares the folder's lock: should it outlive us by a moment, no second one may open the same files.
+    """
     try:
         binary = str(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
@@ -273,7 +276,7 @@ def valkey() -> Process:
         "--daemonize": "no",
         "--loglevel": "warning",
     }
-    return Process("valkey", [binary, *(word for option in options.items() for word in option)], ready)
+    return Process("valkey", [binary, *(word for option in options.items() for word in option)], ready, lock)
 
 
 def private(folder: Path) -> None:
@@ -292,11 +295,14 @@ def manage(*words: str) -> list[str]:
 
 
 def sandbox(address_file: Path) -> Process:
-    address_file.unlink(missing_ok=True)  # what an earlier one left would tell nothing
+    def written() -> int:
+        return address_file.stat().st_mtime_ns if address_file.exists() else 0
+
+    before = written()  # an earlier sandbox's address tells nothing
 
     def ready(_) -> bool:
         with suppress(OSError), closing(socket.create_connection(settings.RELAY.address, timeout=2)):
-            return True
+            return written() != before
         return False
 
     return Process("sandbox", manage("sandbox"), ready)

@@ -303,14 +303,14 @@ import sys
 from mailsite.supervisor import Process, Supervisor, say
 
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
-with open(sys.argv[1], "w") as lock, Supervisor(lock) as supervisor:
+with Supervisor() as supervisor:
     supervisor.start(Process("worker", [sys.executable, "-c", deaf], lambda _: True))
     supervisor.watch()
 """
 
 
-def test_a_second_signal_kills_what_will_not_stop(copy, tmp_path):
-    running = copy(sys.executable, "-c", STUBBORN, str(tmp_path / "lock"), DJANGO_SETTINGS_MODULE="mailsite.settings")
+def test_a_second_signal_kills_what_will_not_stop(copy):
+    running = copy(sys.executable, "-c", STUBBORN, DJANGO_SETTINGS_MODULE="mailsite.settings")
     until(lambda: "worker  | deaf\n" in running.output, "the part runs")
     running.tell(signal.SIGTERM)
     running.tell(signal.SIGTERM)  # make sends one signal twice when its whole group got it
@@ -323,7 +323,7 @@ def test_a_second_signal_kills_what_will_not_stop(copy, tmp_path):
     running.leaves_nothing()
 
 
-def test_the_lock_is_held_by_the_parts_too(manage, tmp_path):
+def test_the_lock_is_valkeys_too(manage, tmp_path):
     """After a killed supervisor nobody starts a second Valkey on the files of one that still ends."""
     running = manage("services").up()
     valkey = running.part("valkey-server")
