@@ -9,7 +9,7 @@ are those of rq 3.0 (pinned); tests/test_doorbell.py holds what is written here 
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from uuid import uuid4
@@ -99,20 +99,25 @@ class Ledger:
         self.running: dict[str, Popped] = {}
         self._execution = uuid4().hex  # a job runs once at a time here, so one id serves them all
 
-    def pop(self, limit: int, timeout: float) -> list[Popped]:
+    def pop(self, limit: int, timeout: float, without: Collection[str] = ()) -> list[Popped]:
         """Up to `limit` ids, the most urgent queue first; each waiting lower queue gets a tenth of them.
 
-        With nothing there, waits up to `timeout` seconds for one.
+        Queues named in `without` are left alone. With nothing there, waits up to `timeout` seconds for one.
         """
+        queues = [source for source in self.queues if source.name not in without]
         reserve = max(1, limit // 10)
         popped: list[Popped] = []
-        for lower, source in zip(range(len(self.queues) - 1, -1, -1), self.queues, strict=True):
-            share = max(1, limit - len(popped) - lower * reserve)
-            found = self.connection.lpop(source.key, min(share, limit - len(popped))) or [] if limit > len(popped) else []
-            popped += [Popped(id.decode(), source.name) for id in found]
-        if not popped and timeout and (found := self.connection.blpop([q.key for q in self.queues], timeout)):
-            name = next(q.name for q in self.queues if q.key == found[0].decode())
-            popped.append(Popped(found[1].decode(), name))
+        for index, source in enumerate(queues):
+            lower = len(queues) - index - 1
+            share = min(limit - len(popped), max(1, limit - len(popped) - lower * reserve))
+            if share > 0:
+                popped += [Popped(id.decode(), source.name) for id in self.connection.lpop(source.key, share) or []]
+        if not popped and timeout:
+            if not queues:
+                time.sleep(timeout)
+            elif found := self.connection.blpop([source.key for source in queues], timeout):
+                name = next(source.name for source in queues if source.key == found[0].decode())
+                popped.append(Popped(found[1].decode(), name))
         return popped
 
     def start(self, popped: Iterable[Popped]) -> None:

@@ -19,7 +19,7 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 MAX_RECIPIENTS = 50
 MAX_SUBJECT = 998
 MAX_BYTES = 40 * 1024 * 1024
-FIELDS = ("from", "to", "cc", "bcc", "reply_to", "subject", "html", "text")
+FIELDS = ("from", "to", "cc", "bcc", "reply_to", "subject", "html", "text", "on_unknown")
 
 # RFC 5322 allows no control characters in a header; U+2028/9 and U+0085 are line breaks to many programs.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\n\t]")
@@ -109,6 +109,7 @@ class Draft:
     cc: list[Address] = field(default_factory=list)
     bcc: list[Address] = field(default_factory=list)
     reply_to: list[Address] = field(default_factory=list)
+    on_unknown: str = ""  # "resend" or "hold"; empty leaves it to the deployment
 
     @property
     def recipients(self) -> list[Address]:
@@ -191,9 +192,13 @@ class Draft:
         if size > MAX_BYTES:
             problem("text", f"The message has {size} bytes: at most {MAX_BYTES} are allowed.")
 
+        on_unknown = fields.get("on_unknown") or ""
+        if on_unknown not in ("", "resend", "hold"):
+            problem("on_unknown", "The `on_unknown` field must be `resend` or `hold`.")
+
         if problems:
             raise Invalid(problems)
-        return cls(senders[0], to, subject.strip(), html or None, text or None, cc, bcc, reply_to)
+        return cls(senders[0], to, subject.strip(), html or None, text or None, cc, bcc, reply_to, on_unknown)
 
 
 def _size(texts: Iterable[str | None]) -> int:

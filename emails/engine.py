@@ -15,30 +15,33 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
-from django.db import DatabaseError, connection, transaction
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.utils import timezone
 
 from emails.doorbell import Settled
-from emails.models import LEASE, OVERDUE_AFTER, EmailRequest, Settlement, State, Worker
-from emails.smtp import Connection, Outcome, Relay
+from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Settlement, Worker
+from emails.smtp import Connection, Outcome, Trouble
+from emails.states import State
 
 logger = logging.getLogger(__name__)
 
 CAPACITY = 100  # messages held at once, in all stages
-HEARTBEAT = LEASE.total_seconds() / 6
 POLL = 2.0  # seconds between two looks for overdue messages
 IDLE = 30.0  # seconds after which an idle connection is closed
-GRACE = 30.0  # seconds that what is on the wire gets at a stop
+HOUSEKEEPING = 600.0  # seconds between two clean-ups of what has served its time
 
 
 def deliver(message_id: str) -> str:
     """The job's function as a stock RQ worker would call it: it says where the message stands.
 
-    Delivery itself is done by Mailsite's worker class, which takes the ids and never calls this for a
-    message that exists.
+    Delivery itself is done by Mailsite's worker class, which takes the ids and calls this only for a
+    message that doesn't exist.
     """
     try:
         email = EmailRequest.objects.filter(pk=UUID(message_id)).first()
@@ -66,34 +69,115 @@ class Step:
     done: threading.Event = field(default_factory=threading.Event)
 
 
+@dataclass
+class Written:
+    """What one transaction of the committer came to."""
+
+    claimed: list[EmailRequest] = field(default_factory=list)
+    marked: set[UUID] = field(default_factory=set)
+    refused: dict[UUID, str] = field(default_factory=dict)  # states of messages that could not be claimed
+    settled: set[UUID] = field(default_factory=set)
+    moment: datetime = field(default_factory=timezone.now)
+
+
+class Lineup:
+    """Claimed messages on their way to the senders: which may go now, and which must wait.
+
+    The playground's wait for their time. After trouble with the relay one message goes first, alone. A
+    message during whose transmission a worker died goes alone among its like, so that a poisonous one
+    takes no neighbour with it. The committer's, but for `take`.
+    """
+
+    def __init__(self) -> None:
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, EmailRequest]] = []
+        self._slow: list[tuple[float, int, EmailRequest]] = []
+        self._ready: queue.PriorityQueue[tuple[int, int, EmailRequest | None]] = queue.PriorityQueue()
+        self._gone: dict[UUID, EmailRequest] = {}  # with the senders, or ready for them
+        self.one_at_a_time = False
+
+    def add(self, email: EmailRequest) -> None:
+        if email.delay:
+            heapq.heappush(self._slow, (time.monotonic() + email.delay, next(self._order), email))
+        else:
+            heapq.heappush(self._waiting, (email.priority, next(self._order), email))
+
+    def feed(self) -> None:
+        """Lets go whatever may go now."""
+        while self._slow and self._slow[0][0] <= time.monotonic():
+            _, order, email = heapq.heappop(self._slow)
+            heapq.heappush(self._waiting, (email.priority, order, email))
+        suspects = []
+        while self._waiting and not (self.one_at_a_time and self._gone):
+            item = heapq.heappop(self._waiting)
+            email = item[2]
+            if email.is_suspect and any(other.is_suspect for other in self._gone.values()):
+                suspects.append(item)
+                continue
+            self._gone[email.pk] = email
+            self._ready.put(item)
+        for item in suspects:
+            heapq.heappush(self._waiting, item)
+
+    def take(self, timeout: float) -> EmailRequest | None:
+        """The next message for a sender; None if there is none within `timeout` seconds, or at a dismissal."""
+        try:
+            return self._ready.get(block=timeout > 0, timeout=timeout)[2]
+        except queue.Empty:
+            return None
+
+    def settled(self, email: EmailRequest) -> None:
+        self._gone.pop(email.pk, None)
+
+    def clear(self) -> list[EmailRequest]:
+        """Takes back all that no sender has taken."""
+        left = [email for _, _, email in [*self._slow, *self._waiting]]
+        self._slow, self._waiting = [], []
+        while email := self.take(timeout=0):
+            left.append(email)
+            self.settled(email)
+        return left
+
+    def dismiss(self, senders: int) -> None:
+        """Wakes senders that wait, with nothing."""
+        for _ in range(senders):
+            self._ready.put((-1, next(self._order), None))
+
+    @property
+    def next_slow(self) -> float:
+        return self._slow[0][0] if self._slow else float("inf")
+
+
 class Engine:
     """Claims messages, sends them and records what came of it. Its threads start with `start`.
 
     `settled` receives how each job ended, `strangers` the ids that are no message of ours.
     """
 
-    def __init__(self, worker: Worker, relay: Relay, senders: int):
+    def __init__(self, worker: Worker):
         self.worker = worker
-        self.relay = relay
         self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         self.strangers: queue.SimpleQueue[UUID] = queue.SimpleQueue()
         self.suspended = False
         self.doorbell_silent = True  # no job is waiting in Redis, or Redis is away: the poll takes all it can
+        self.holds = Holds({})
 
         self._inbox: queue.SimpleQueue[Claim | Step | None] = queue.SimpleQueue()
-        self._ready: queue.PriorityQueue[tuple[int, int, EmailRequest | None]] = queue.PriorityQueue()
-        self._slow: list[tuple[float, int, EmailRequest]] = []  # the playground's, by the time they may go
+        self._lineup = Lineup()
         self._held: dict[UUID, EmailRequest] = {}
         self._asked = 0  # ids on their way to the committer
         self._lock = threading.Lock()
-        self._order = itertools.count()
-        self._stopping = False
+        self._open: set[Connection] = set()  # connections that have worked and are still open
+        self._stopping = threading.Event()
         self._deadline = 0.0
-        self._next_beat = self._next_poll = 0.0
+        self._heartbeat = settings.LEASE.total_seconds() / 6
+        self._next_beat = self._next_poll = self._next_housekeeping = 0.0
         self._last_beat = self._steady_since = 0.0
+        self._unsure = False  # a commit failed: the database may hold claims that we don't know of
+        self._probe: threading.Thread | None = None
         self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
         self._senders = [
-            threading.Thread(target=self._send_loop, name=f"sender-{n}", daemon=True) for n in range(senders)
+            threading.Thread(target=self._send_loop, name=f"sender-{n}", daemon=True) for n in range(settings.SENDERS)
         ]
 
     # The pump's side
@@ -106,7 +190,9 @@ class Engine:
     def room(self) -> int:
         """How many more messages may be claimed now."""
         with self._lock:
-            return 0 if self._stopping else max(0, CAPACITY - len(self._held) - self._asked)
+            if self._stopping.is_set() or self.suspended or self.holds.relay:
+                return 0
+            return max(0, CAPACITY - len(self._held) - self._asked)
 
     @property
     def is_idle(self) -> bool:
@@ -120,12 +206,12 @@ class Engine:
             self._asked += len(asked)
         self._inbox.put(Claim(asked))
 
-    def stop(self, grace: float = GRACE) -> None:
-        """Takes nothing new, gives back what has not begun, lets what is on the wire end within `grace` seconds."""
-        self._deadline = time.monotonic() + grace
-        self._stopping = True
+    def stop(self) -> None:
+        """Takes nothing new, gives back what has not begun, lets what is on the wire end within the grace."""
+        self._deadline = time.monotonic() + settings.GRACE
+        self._stopping.set()
         self._inbox.put(None)
-        self._committer.join(grace + 5)  # if the database is away: the lease frees what this worker held
+        self._committer.join(settings.GRACE + 5)  # with the database away, the lease frees what is held here
 
     # The committer
 
@@ -134,22 +220,25 @@ class Engine:
             while True:
                 claims, steps = self._gather()
                 self._commit(claims, steps)
-                self._wake_slow()
-                if self._stopping:
-                    self._give_back()
+                if self._stopping.is_set():
+                    self._give_back("the worker is stopping")
+                    self._lineup.dismiss(len(self._senders))
                     sending = any(thread.is_alive() for thread in self._senders)
-                    if time.monotonic() > self._deadline or not sending and self._inbox.empty():
+                    if time.monotonic() > self._deadline or (not sending and self._inbox.empty()):
                         break
+                elif self.holds.relay:
+                    self._give_back(f"mail is held: {self.holds.relay.reason}")
+                self._lineup.feed()
             self._persist(lambda: EmailRequest.objects.abandon(self.worker))
         finally:
             connection.close()
 
     def _gather(self) -> tuple[list[UUID], list[Step]]:
         """All that has come in; waits for the first, or until the next beat, poll or slow message is due."""
-        wake = min(self._next_beat, self._next_poll, *(moment for moment, _, _ in self._slow[:1]))
+        wake = min(self._next_beat, self._next_poll, self._lineup.next_slow)
+        timeout = 0.05 if self._stopping.is_set() else max(0.0, wake - time.monotonic())
         claims: list[UUID] = []
         steps: list[Step] = []
-        timeout = 0.05 if self._stopping else max(0.0, wake - time.monotonic())
         try:
             item = self._inbox.get(timeout=timeout)
             while True:
@@ -165,78 +254,93 @@ class Engine:
         finished = [step.finished for step in steps if step.finished]
         upcoming = [step.next for step in steps if step.next]
         wanted = [id for id in claims if id not in self._held]
-        claimed, known, marked = self._persist(lambda: self._write(wanted, finished, upcoming))
-
+        written = self._persist(lambda: self._write(wanted, finished, upcoming))
+        self._unsure = False
+        ended = [settlement.email for settlement in finished]
+        ended += [email for email in upcoming if email.pk not in written.marked]
         with self._lock:
             self._asked -= len(claims)
-            for email in claimed:
+            for email in written.claimed:
                 self._held[email.pk] = email
-            for settlement in finished:
-                self._held.pop(settlement.email.pk, None)
-            for email in upcoming:
-                if email.pk not in marked:
-                    self._held.pop(email.pk, None)
-        for email in claimed:
-            self._line_up(email)
+            for email in ended:
+                if self._held.get(email.pk) is email:
+                    del self._held[email.pk]
+        for email in ended:
+            self._lineup.settled(email)
+        for email in written.claimed:
+            if email.delay:
+                print(f"Starting to send email to {email.first_recipient}...", flush=True)
+            self._lineup.add(email)
         for step in steps:
-            step.may_transmit = bool(step.next and step.next.pk in marked)
+            if step.next and step.next.pk in written.marked:
+                step.next.date = step.next.date or written.moment
+                step.may_transmit = True
             step.done.set()
         for settlement in finished:
-            self._report(settlement.email)
-        for id in set(wanted) - {email.pk for email in claimed}:
-            if id in known:
-                self.settled.put(Settled(str(id), f"Nothing to do: the message is {State(known[id]).label.lower()}."))
-            else:
-                self.strangers.put(id)
+            if settlement.email.pk in written.settled:
+                self._report(settlement)
+        self._answer_refused(wanted, written)
 
     def _write(
-        self, wanted: list[UUID], finished: list[Settlement], upcoming: list[EmailRequest]
-    ) -> tuple[list[EmailRequest], dict[UUID, str], set[UUID]]:
+        self, wanted: Sequence[UUID], finished: Sequence[Settlement], upcoming: Sequence[EmailRequest]
+    ) -> Written:
         """One transaction: heartbeat, outcomes, marks, claims, and what the poll finds."""
-        emails = EmailRequest.objects
+        emails, written = EmailRequest.objects, Written()
         with transaction.atomic():
             self._beat()
+            if self._unsure:
+                emails.release_orphans(self.worker, self._held)
             if finished:
-                emails.record(finished, self.worker)
-            marked = emails.mark(upcoming, self.worker) if upcoming else set()
-            claimed = emails.claim(wanted, self.worker) if wanted else []
-            known = {}
-            if len(claimed) < len(wanted):
-                known = dict(emails.filter(pk__in=wanted).values_list("pk", "state"))
-            claimed += self._poll(len(claimed))
-        return claimed, known, marked
+                written.settled = emails.record(finished, self.worker)
+            if upcoming:
+                written.marked = emails.mark(upcoming, self.worker, written.moment)
+            poll = time.monotonic() >= self._next_poll
+            if poll or wanted or any(settlement.outcome.trouble for settlement in finished):
+                self.holds = Hold.in_force()
+            if wanted and not self._stopping.is_set():
+                written.claimed = emails.claim(wanted, self.worker, self.holds)
+            if len(written.claimed) < len(wanted):
+                got = {email.pk for email in written.claimed}
+                refused = emails.filter(pk__in=[id for id in wanted if id not in got])
+                written.refused = dict(refused.values_list("pk", "state"))
+            if poll and not self._stopping.is_set():
+                written.claimed += self._poll(len(written.claimed))
+        return written
 
     def _beat(self) -> None:
         now = time.monotonic()
         if now < self._next_beat:
             return
         self.worker.beat()
-        if now - self._last_beat > LEASE.total_seconds() / 2:
+        if now - self._last_beat > settings.LEASE.total_seconds() / 2:
             self._steady_since = now
-        self._last_beat, self._next_beat = now, now + HEARTBEAT
+        self._last_beat, self._next_beat = now, now + self._heartbeat
 
     def _poll(self, claimed: int) -> list[EmailRequest]:
-        """Overdue messages and dead workers' claims.
+        """Dead workers' claims, the relay's probe, and overdue messages.
 
         Only a worker that has kept its own heartbeat for a whole lease may judge another's: after an
         outage of the database all look dead at once.
         """
         now = time.monotonic()
-        if now < self._next_poll:
-            return []
         self._next_poll = now + POLL
-        if self._stopping or self.suspended:
-            return []
-        if now - self._steady_since >= LEASE.total_seconds():
+        if now - self._steady_since >= settings.LEASE.total_seconds():
             EmailRequest.objects.free_dead()
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + HOUSEKEEPING
+            IdempotencyKey.forget_old()
+            Worker.forget_old()
+        if self.holds.trouble and not self._probing and Hold.win_probe():
+            self._probe = threading.Thread(target=self._probe_relay, name="probe", daemon=True)
+            self._probe.start()
         room = self.room - claimed
         quota = room if self.doorbell_silent else min(room, CAPACITY // 10)
         if quota <= 0:
             return []
-        ids = EmailRequest.objects.overdue(quota, OVERDUE_AFTER)
+        ids = EmailRequest.objects.overdue(quota, self.holds)
         if len(ids) == quota and self.doorbell_silent:
             self._next_poll = now  # there is more, and no job will come for it
-        return EmailRequest.objects.claim(ids, self.worker) if ids else []
+        return EmailRequest.objects.claim(ids, self.worker, self.holds) if ids else []
 
     def _persist[T](self, write: Callable[[], T]) -> T:
         """Runs `write` until the database takes it: an outcome in hand is never dropped."""
@@ -244,88 +348,122 @@ class Engine:
         while True:
             try:
                 return write()
-            except DatabaseError as error:
+            except (DatabaseError, InterfaceError) as error:
                 logger.error("The database refused a commit (%s); trying again in %.1f s.", error, pause)
                 connection.close()
+                self._unsure = True
+                self._next_beat, self._steady_since = 0.0, time.monotonic()
                 time.sleep(pause)
                 pause = min(pause * 2, 5)
 
-    def _line_up(self, email: EmailRequest) -> None:
-        if email.delay:
-            print(f"Starting to send email to {email.first_recipient}...", flush=True)
-            heapq.heappush(self._slow, (time.monotonic() + email.delay, next(self._order), email))
-        else:
-            self._ready.put((email.priority, next(self._order), email))
-
-    def _wake_slow(self) -> None:
-        while self._slow and self._slow[0][0] <= time.monotonic():
-            _, order, email = heapq.heappop(self._slow)
-            self._ready.put((email.priority, order, email))
-
-    def _give_back(self) -> None:
-        """At a stop: what nobody has begun to send is due again at once, for another worker."""
-        waiting = [email for _, _, email in self._slow]
-        self._slow.clear()
-        try:
-            while True:
-                email = self._ready.get_nowait()[2]
-                if email:
-                    waiting.append(email)
-        except queue.Empty:
-            pass
-        for _ in self._senders:
-            self._ready.put((0, next(self._order), None))
-        ids = [email.pk for email in waiting]
-        if ids:
-            self._persist(lambda: EmailRequest.objects.release(ids, self.worker, "the worker is stopping"))
+    def _give_back(self, reason: str) -> None:
+        """Messages that no sender has begun are due again at once, in their old order."""
+        left = self._lineup.clear()
+        if not left:
+            return
+        self._persist(lambda: EmailRequest.objects.release(left, self.worker, reason))
         with self._lock:
-            for email in waiting:
+            for email in left:
                 self._held.pop(email.pk, None)
-        for email in waiting:
-            self.settled.put(Settled(str(email.pk), "Given back: the worker was stopped before it began."))
+        for email in left:
+            self.settled.put(Settled(str(email.pk), f"Given back: {reason}."))
 
-    def _report(self, email: EmailRequest) -> None:
+    def _report(self, settlement: Settlement) -> None:
         """Says in log and job how an attempt ended."""
-        text = f"{email.get_state_display()}: {email.last_detail}"
+        email, outcome = settlement
+        text = f"{State(email.state).label}: {email.detail or outcome}"
         if email.delay and email.state == State.SENT:
             print(f"Email sent to {email.first_recipient}!", flush=True)
             text = f"Task complete: Email sent to {email.first_recipient}"
         logger.info("Message %s: %s", email.pk, text)
         self.settled.put(Settled(str(email.pk), text, keep=email.job().keep, failed=email.state == State.FAILED))
+        self._lineup.one_at_a_time = bool(outcome.trouble and not outcome.crowded)
+        if (outcome.more or outcome.crowded) and not self._stopping.is_set():
+            self.claim([email.pk])  # it is due at once, and no job will come for it
+
+    def _answer_refused(self, wanted: Sequence[UUID], written: Written) -> None:
+        got = {email.pk for email in written.claimed}
+        for id in wanted:
+            if id in got:
+                continue
+            if id in written.refused:
+                label = State(written.refused[id]).label.lower()
+                self.settled.put(Settled(str(id), f"Nothing to do: the message is {label}."))
+            else:
+                self.strangers.put(id)
 
     # The senders
 
     def _send_loop(self) -> None:
-        relay = Connection(self.relay)
+        relay = self._connection()
         finished: Settlement | None = None
         while True:
-            email = self._next(relay, wait=finished is None)
+            crowded = bool(finished and finished.outcome.crowded)
+            email = None if crowded else self._next(relay, wait=finished is None)
             if finished or email:
                 step = Step(finished, email)
                 finished = None
                 self._inbox.put(step)
                 step.done.wait()
+                if crowded:
+                    self._stopping.wait(5)
                 if email and step.may_transmit:
                     finished = Settlement(email, self._attempt(relay, email))
-            elif self._stopping:
+            elif self._stopping.is_set():
                 relay.close()
                 return
 
+    def _connection(self) -> Connection:
+        return Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS)
+
     def _next(self, relay: Connection, wait: bool) -> EmailRequest | None:
-        if self._stopping:
+        if self._stopping.is_set():
             return None
-        try:
-            return self._ready.get(block=wait, timeout=IDLE)[2]
-        except queue.Empty:
-            if wait:
-                relay.close()
-            return None
+        email = self._lineup.take(timeout=IDLE if wait else 0)
+        if not email and wait:
+            self._open.discard(relay)
+            relay.close()
+        return email
 
     def _attempt(self, relay: Connection, email: EmailRequest) -> Outcome:
         try:
             message = email.raw()
         except Exception as error:
             logger.exception("Message %s can't be built.", email.pk)
-            return Outcome(broken=f"the message can't be built: {error}")
+            return Outcome(broken=f"the message can't be built: {error!r}")
         recipients = [recipient.address for recipient in email.recipients.all() if recipient.is_waiting]
-        return relay.send(email.envelope_sender, recipients, message)
+        try:
+            outcome = relay.send(email.envelope_sender, recipients, message)
+        except Exception as error:
+            logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk)
+            relay.close()
+            outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
+        if relay.is_open:
+            self._open.add(relay)
+        else:
+            self._open.discard(relay)
+        if outcome.trouble and not outcome.results and self._open:
+            outcome.crowded = True
+        return outcome
+
+    # The probe of a relay in trouble
+
+    @property
+    def _probing(self) -> bool:
+        return bool(self._probe and self._probe.is_alive())
+
+    def _probe_relay(self) -> None:
+        """One connection, no message: whether the relay greets us and lets us in again."""
+        relay = self._connection()
+        try:
+            relay.open()
+            relay.close()
+            self._persist(Hold.end_trouble)
+        except Trouble as trouble:
+            relay.close()
+            reason = str(trouble)
+            self._persist(lambda: Hold.note_trouble(reason))
+        finally:
+            connection.close()
+        self._next_poll = 0.0
+        self._inbox.put(None)

@@ -1,56 +1,40 @@
 """The tables, and the only ways to create a message or change its state.
 
-The row is the message; the RQ job that is rung after the commit carries nothing but its id. One column
-decides who may take a message: `due_at` is set exactly while it waits, `worker` exactly while a worker
-holds it, and neither once it is finished.
-
-    submit ──► queued ──claim──► claimed ──mark──► transmitting ──record──► sent · bounced · deferred · unknown
-                 ▲                  │                                            │
-                 └──── release ─────┘◄─────────────── claim, when due ───────────┘
+The row is the message; the RQ job that is rung after the commit carries nothing but its id. Two columns
+say whose turn it is: `due_at` is set while a message waits for an attempt, `worker` while a worker holds
+it. The transitions are those of states.py.
 """
 
 import hashlib
 import logging
+import random
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import uuid_utils.compat as uuid
 from django.conf import settings
-from django.db import models, transaction
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, OperationalError, connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone
 
-from emails import doorbell, mime
+from emails import doorbell, mime, states
 from emails.drafts import Draft
 from emails.smtp import Outcome, Verdict
+from emails.states import FINISHED, HELD, WAITING, State, Transition
 
 logger = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=60)  # a worker silent for longer is dead, and its claims are free
 OVERDUE_AFTER = timedelta(seconds=5)  # how long a due message waits for its doorbell before the poll takes it
-RETRY_AFTER = timedelta(minutes=1)
-
-
-class State(models.TextChoices):
-    QUEUED = "queued", "Queued"
-    CLAIMED = "claimed", "Picked up"
-    TRANSMITTING = "transmitting", "Transmitting"
-    DEFERRED = "deferred", "Deferred"
-    UNKNOWN = "unknown", "Uncertain"
-    SENT = "sent", "Sent"
-    BOUNCED = "bounced", "Bounced"
-    FAILED = "failed", "Failed"
-
-
-WAITING = (State.QUEUED, State.DEFERRED, State.UNKNOWN)
-HELD = (State.CLAIMED, State.TRANSMITTING)
-FINISHED = (State.SENT, State.BOUNCED, State.FAILED)
+STRIKES = 3  # a message during whose transmission this many workers died is given up
+IDEMPOTENCY_KEPT = timedelta(hours=24)
 
 
 class Priority(models.IntegerChoices):
@@ -99,6 +83,43 @@ class ApiKey(models.Model):
         self.save(update_fields=["revoked_at"])
 
 
+class IdempotencyKey(models.Model):
+    """A caller's promise that a request is the same one: its answer is stored with its messages."""
+
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE)
+    key = models.CharField(max_length=256)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the request's body.")
+    emails = models.JSONField(help_text="Ids of the messages that the request created.")
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint("api_key", "key", name="idempotency_key_once")]
+
+    def __str__(self) -> str:
+        return self.key
+
+    @classmethod
+    def forget_old(cls) -> None:
+        cls.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
+
+
+@dataclass(frozen=True)
+class Once:
+    """Asks `submit` to store a request once: the key, whose it is, and the digest of the body it stands for."""
+
+    api_key: ApiKey
+    key: str
+    digest: str
+
+
+class OnceConflict(Exception):
+    """The key was used before with another body (`concurrent` False), or its first use is still being stored."""
+
+    def __init__(self, concurrent: bool):
+        super().__init__(concurrent)
+        self.concurrent = concurrent
+
+
 class Worker(models.Model):
     """A `manage.py rqworker` process. Claims belong to it, and its heartbeat is their lease.
 
@@ -120,8 +141,12 @@ class Worker(models.Model):
         type(self).objects.filter(pk=self.pk).update(heartbeat_at=Now())
 
     @classmethod
+    def alive(cls) -> models.QuerySet[Self]:
+        return cls.objects.filter(heartbeat_at__gte=Now() - settings.LEASE, stopped_at=None)
+
+    @classmethod
     def dead(cls) -> models.QuerySet[Self]:
-        return cls.objects.filter(heartbeat_at__lt=Now() - LEASE)
+        return cls.objects.filter(heartbeat_at__lt=Now() - settings.LEASE)
 
     @classmethod
     def forget_old(cls) -> None:
@@ -129,147 +154,334 @@ class Worker(models.Model):
         cls.objects.filter(heartbeat_at__lt=Now() - timedelta(days=1), emailrequest=None).delete()
 
 
+class Hold(models.Model):
+    """Why nothing is claimed: a queue or the relay paused by an operator, or trouble with the relay.
+
+    While the relay is in trouble, one connection at a time probes it; the first that gets through ends
+    the hold. Waiting mail keeps its attempts and its order meanwhile.
+    """
+
+    class Target(models.TextChoices):
+        HIGH = "high", "Queue high"
+        DEFAULT = "default", "Queue default"
+        LOW = "low", "Queue low"
+        RELAY = "relay", "Relay"
+        TROUBLE = "trouble", "Relay, in trouble"
+
+    target = models.CharField(primary_key=True, max_length=10, choices=Target)
+    reason = models.TextField()
+    by = models.CharField(max_length=150, blank=True, help_text="Who paused it; empty for trouble.")
+    since = models.DateTimeField(default=timezone.now)
+    failures = models.PositiveIntegerField(default=0, editable=False)
+    probe_at = models.DateTimeField(null=True, editable=False)
+
+    def __str__(self) -> str:
+        return f"{self.get_target_display()}: {self.reason}"
+
+    @classmethod
+    def in_force(cls) -> "Holds":
+        return Holds({hold.target: hold for hold in cls.objects.all()})
+
+    @classmethod
+    def note_trouble(cls, reason: str) -> None:
+        """The relay can't be used: starts the hold, or puts off its next probe a little further (1 to 15 s)."""
+        with transaction.atomic():
+            hold, new = cls.objects.select_for_update().get_or_create(
+                pk=cls.Target.TROUBLE, defaults={"reason": reason}
+            )
+            if new:
+                logger.error("Mail is held: %s", reason)
+            hold.reason = reason
+            hold.probe_at = timezone.now() + timedelta(seconds=min(2**hold.failures, 15))
+            hold.failures = min(hold.failures + 1, 10)
+            hold.save(update_fields=["reason", "probe_at", "failures"])
+
+    @classmethod
+    def win_probe(cls) -> bool:
+        """Whether the caller is the one to probe the relay now."""
+        now = timezone.now()
+        due = cls.objects.filter(pk=cls.Target.TROUBLE, probe_at__lte=now)
+        return bool(due.update(probe_at=now + timedelta(minutes=2)))
+
+    @classmethod
+    def end_trouble(cls) -> None:
+        if cls.objects.filter(pk=cls.Target.TROUBLE).delete()[0]:
+            logger.warning("The relay can be used again: mail flows.")
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The holds in force at one moment."""
+
+    by_target: dict[str, Hold]
+
+    @property
+    def relay(self) -> Hold | None:
+        """What keeps all mail back, if anything does."""
+        return self.by_target.get(Hold.Target.RELAY) or self.by_target.get(Hold.Target.TROUBLE)
+
+    @property
+    def trouble(self) -> Hold | None:
+        return self.by_target.get(Hold.Target.TROUBLE)
+
+    @property
+    def queues(self) -> list[Priority]:
+        return [priority for priority in Priority if priority.label in self.by_target]
+
+
 class EmailQuerySet(models.QuerySet):
+    # Accepting
+
     def submit(
-        self, drafts: Sequence[Draft], *, origin: str, priority: Priority = Priority.DEFAULT, delay: float = 0
+        self,
+        drafts: Sequence[Draft],
+        *,
+        origin: str,
+        priority: Priority = Priority.DEFAULT,
+        delay: float = 0,
+        once: Once | None = None,
     ) -> "list[EmailRequest]":
         """Stores checked drafts as messages in one transaction, and rings for them after its commit.
 
-        `origin` says in words where they came from. `delay` is the playground's, in seconds. When this
+        `origin` says in words where they came from; `delay` is the playground's, in seconds. When this
         returns, and an outer transaction has committed, they are accepted, whatever happens to Redis.
+
+        With `once`, a key that was used within 24 hours gives the messages of its first use; the database's
+        unique constraint decides who was first. Raises OnceConflict.
         """
-        emails, contents, recipients, events = [], [], [], []
-        now = timezone.now()
-        for draft in drafts:
-            email = EmailRequest(
-                id=uuid.uuid7(),
-                created_at=now,
-                due_at=now,
-                priority=priority,
-                sender=str(draft.sender),
-                envelope_sender=draft.sender.envelope,
-                to=[str(address) for address in draft.to],
-                subject=draft.subject,
-                delay=delay,
-            )
-            email.message_id = f"<{email.id.hex}@{draft.sender.ascii_domain}>"
-            emails.append(email)
-            contents.append(
-                Content(
-                    email=email,
-                    html=draft.html,
-                    text=draft.text,
-                    cc=[str(address) for address in draft.cc],
-                    bcc=[str(address) for address in draft.bcc],
-                    reply_to=[str(address) for address in draft.reply_to],
+        emails = [EmailRequest.from_draft(draft, priority, delay) for draft in drafts]
+        try:
+            with transaction.atomic():
+                if once:
+                    self._claim_once(once, emails)
+                self.bulk_create(emails)
+                Content.objects.bulk_create(email.content for email in emails)
+                Recipient.objects.bulk_create(
+                    Recipient.of(email, address)
+                    for email, draft in zip(emails, drafts, strict=True)
+                    for address in draft.recipients
                 )
-            )
-            recipients += [
-                Recipient(email=email, mailbox=address.mailbox.lower(), domain=address.domain.lower(), address=address.envelope)
-                for address in draft.recipients
-            ]
-            events.append(
-                Event(email=email, at=now, kind=Event.Kind.ACCEPTED, detail=f"{origin}; queue {email.queue}")
-            )
-        with transaction.atomic():
-            self.bulk_create(emails)
-            Content.objects.bulk_create(contents)
-            Recipient.objects.bulk_create(recipients)
-            Event.objects.bulk_create(events)
-            transaction.on_commit(lambda: doorbell.ring([email.job() for email in emails]))
+                Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{origin}; queue {email.queue}")
+                transaction.on_commit(lambda: doorbell.ring([email.job() for email in emails]))
+        except IntegrityError:
+            if not once:
+                raise
+            return self._first_answer(once)
         return emails
 
-    def claim(self, ids: Iterable[UUID], worker: Worker) -> "list[EmailRequest]":
+    def _claim_once(self, once: Once, emails: "Sequence[EmailRequest]") -> None:
+        keys = IdempotencyKey.objects.filter(api_key=once.api_key, key=once.key)
+        keys.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout = '5s'")
+        try:
+            with transaction.atomic():
+                IdempotencyKey.objects.create(
+                    api_key=once.api_key,
+                    key=once.key,
+                    digest=once.digest,
+                    emails=[str(email.pk) for email in emails],
+                    created_at=timezone.now(),
+                )
+        except OperationalError as error:
+            if "lock timeout" in str(error):
+                raise OnceConflict(concurrent=True) from None
+            raise
+
+    def _first_answer(self, once: Once) -> "list[EmailRequest]":
+        first = IdempotencyKey.objects.get(api_key=once.api_key, key=once.key)
+        if first.digest != once.digest:
+            raise OnceConflict(concurrent=False)
+        found = {str(email.pk): email for email in self.filter(pk__in=first.emails)}
+        return [found.get(id) or EmailRequest(pk=UUID(id)) for id in first.emails]
+
+    # Claiming
+
+    def claim(self, ids: Iterable[UUID], worker: Worker, holds: Holds | None = None) -> "list[EmailRequest]":
         """Takes those of `ids` that wait and are due: from here on they are `worker`'s alone.
 
-        One conditional UPDATE decides. The rows that another worker is taking at this moment are skipped
+        One conditional UPDATE decides. Rows that another worker is taking at this moment are skipped
         (PostgreSQL), so two workers that want the same rows neither share one nor wait in a circle.
         """
         with transaction.atomic():
-            free = self.filter(pk__in=ids, due_at__lte=timezone.now()).select_for_update(skip_locked=True)
-            taken = list(free.values_list("pk", flat=True))
+            free = self._due(holds or Hold.in_force()).filter(pk__in=ids)
+            taken = list(free.select_for_update(skip_locked=True).values_list("pk", flat=True))
             if not taken:
                 return []
-            self.filter(pk__in=taken, due_at__isnull=False).update(
-                state=State.CLAIMED, due_at=None, worker=worker, claims=F("claims") + 1
+            self.filter(pk__in=taken)._move(
+                states.CLAIM, State.CLAIMED, due_at=None, worker=worker, claims=F("claims") + 1
             )
-            now = timezone.now()
-            Event.objects.bulk_create(
-                Event(email_id=pk, at=now, kind=Event.Kind.CLAIMED, detail=f"by worker {worker.name}") for pk in taken
-            )
-            return list(
+            emails = list(
                 self.filter(pk__in=taken, worker=worker).select_related("content").prefetch_related("recipients")
             )
+            Event.record(emails, Event.Kind.CLAIMED, lambda email: f"by worker {worker.name}")
+            return emails
 
-    def overdue(self, limit: int, grace: timedelta = OVERDUE_AFTER) -> list[UUID]:
+    def overdue(self, limit: int, holds: Holds | None = None, grace: timedelta = OVERDUE_AFTER) -> list[UUID]:
         """Ids of messages due for longer than `grace` with nobody having come for them, the most urgent first.
 
         Lost jobs, an emptied Redis, retries and dead workers' mail all come back through this one query.
         """
-        due = self.filter(due_at__lte=timezone.now() - grace).order_by("priority", "due_at")
+        due = self._due(holds or Hold.in_force(), timezone.now() - grace).order_by("priority", "due_at")
         return list(due.values_list("pk", flat=True)[:limit])
 
-    def mark(self, emails: "Sequence[EmailRequest]", worker: Worker) -> set[UUID]:
-        """Durably notes that `emails` are about to be transmitted; ids of those still held by `worker` come back."""
-        now = timezone.now()
-        for email in emails:
-            email.date = email.date or now
-        held = self._held([email.pk for email in emails], worker)
-        self.filter(pk__in=held).update(state=State.TRANSMITTING, date=Coalesce("date", now))
+    def _due(self, holds: Holds, moment: datetime | None = None) -> Self:
+        if holds.relay:
+            return self.none()
+        return self.filter(due_at__lte=moment or timezone.now()).exclude(priority__in=holds.queues)
+
+    def mark(self, emails: "Sequence[EmailRequest]", worker: Worker, moment: datetime) -> set[UUID]:
+        """Durably notes that `emails` are about to be transmitted, for the first time at `moment` if at all.
+
+        Returns the ids of those whose claim is still `worker`'s: only these may go out.
+        """
+        held = self._still_held(emails, worker)
+        self.filter(pk__in=held)._move(states.MARK, State.TRANSMITTING, date=Coalesce("date", moment))
         return held
 
-    def record(self, outcomes: "Sequence[Settlement]", worker: Worker) -> None:
-        """Writes down what the relay said, per recipient, and each message's next state."""
-        with transaction.atomic():
-            held = self._held([settlement.email.pk for settlement in outcomes], worker)
-            for settlement in outcomes:
-                if settlement.email.pk in held:
-                    settlement.email._settle(settlement.outcome, worker)
-                else:
-                    logger.warning("Message %s was taken over by another worker; its outcome is not recorded.", settlement.email.pk)
+    def _still_held(self, emails: "Sequence[EmailRequest]", worker: Worker) -> set[UUID]:
+        """Those whose claim is still the one in hand: not freed, and not claimed anew since."""
+        rows = self.filter(pk__in=[email.pk for email in emails], worker=worker).select_for_update().order_by("pk")
+        claims = dict(rows.values_list("pk", "claims"))
+        return {email.pk for email in emails if claims.get(email.pk) == email.claims}
 
-    def _held(self, ids: Iterable[UUID], worker: Worker) -> set[UUID]:
-        return set(
-            self.filter(pk__in=list(ids), worker=worker).select_for_update().order_by("pk").values_list("pk", flat=True)
-        )
+    # Settling
 
-    def release(self, ids: Iterable[UUID], worker: Worker, reason: str) -> None:
-        """Gives back claims whose transmission has not begun: they are due again at once."""
-        with transaction.atomic():
-            held = self.filter(pk__in=self._held(ids, worker), state=State.CLAIMED)
-            self._free(held, State.QUEUED, Event.Kind.RELEASED, reason)
+    def record(self, settlements: "Sequence[Settlement]", worker: Worker) -> set[UUID]:
+        """Writes down what the relay said, per recipient, and each message's next state, in one transaction.
 
-    def free_dead(self) -> None:
-        """Frees the claims of workers whose heartbeat stopped for longer than the lease.
-
-        What they had marked as transmitting may or may not have arrived: it becomes *unknown*, and is
-        sent again with the same Message-ID, so that a receiver can drop the copy.
+        A claim that was freed meanwhile but that nobody took over is still settled; one that another worker
+        has taken over is not touched, and its timeline says so. Returns the ids that were settled.
         """
         with transaction.atomic():
-            self._let_go(self.filter(worker__in=Worker.dead()), "its worker died")
+            rows = self.filter(pk__in=[s.email.pk for s in settlements]).select_for_update().order_by("pk")
+            current = {pk: (claims, state) for pk, claims, state in rows.values_list("pk", "claims", "state")}
+            settled, events = set(), []
+            moves: dict[tuple, list[UUID]] = defaultdict(list)
+            replies: dict[tuple[str, str], list[int]] = defaultdict(list)
+            for settlement in settlements:
+                email = settlement.email
+                claims, state = current.get(email.pk, (None, None))
+                if claims == email.claims and state == email.state:
+                    settled.add(email.pk)  # an earlier try of this very commit came through after all
+                    continue
+                transition = states.SETTLE if state == State.TRANSMITTING else states.SETTLE_LATE
+                if claims != email.claims or state not in transition.sources:
+                    logger.warning("Message %s was taken over: a late outcome is noted, not applied.", email.pk)
+                    if claims is not None:
+                        detail = f"from worker {worker.name}: {settlement.outcome}"
+                        events.append(Event.of(email, Event.Kind.LATE, detail))
+                    continue
+                settled.add(email.pk)
+                for recipient in settlement.changed:
+                    replies[recipient.state, recipient.reply].append(recipient.pk)
+                moves[transition, email.state, email.due_at, email.attempts, email.finished_at].append(email.pk)
+                events.append(Event.of(email, email.settled_as, email.detail))
+            for (state, reply), ids in replies.items():
+                Recipient.objects.filter(pk__in=ids).update(state=state, reply=reply)
+            for (transition, state, due_at, attempts, finished_at), ids in moves.items():
+                self.filter(pk__in=ids)._move(
+                    transition, state, worker=None, due_at=due_at, attempts=attempts, finished_at=finished_at
+                )
+            Event.objects.bulk_create(events)
+            troubles = [s.outcome.trouble for s in settlements if s.outcome.trouble and not s.outcome.crowded]
+            if troubles:
+                Hold.note_trouble(troubles[0])
+        return settled
+
+    def release(self, emails: "Sequence[EmailRequest]", worker: Worker, reason: str) -> None:
+        """Gives back claims whose transmission has not begun: they are due again at once, in their old order."""
+        with transaction.atomic():
+            held = self._still_held(emails, worker)
+            self._release(self.filter(pk__in=held), reason)
+
+    def release_orphans(self, worker: Worker, known: Collection[UUID]) -> None:
+        """Gives back claims of `worker` that it doesn't know of: their commit came through, its answer didn't."""
+        with transaction.atomic():
+            self._release(self.filter(worker=worker).exclude(pk__in=known), "claimed, but the answer was lost")
+
+    def free_dead(self) -> None:
+        """Frees the claims of workers whose heartbeat stopped for longer than the lease."""
+        with transaction.atomic():
+            self._let_go(self.filter(worker__in=Worker.dead()), "its worker died", strike=1)
 
     def abandon(self, worker: Worker) -> None:
         """Ends a worker that was stopped: whatever it still holds is let go at once."""
         with transaction.atomic():
-            self._let_go(self.filter(worker=worker), "its worker was stopped")
+            self._let_go(self.filter(worker=worker), "its worker was stopped", strike=0)
             Worker.objects.filter(pk=worker.pk).update(stopped_at=Now())
 
-    def _let_go(self, rows: models.QuerySet, reason: str) -> None:
-        self._free(rows.filter(state=State.CLAIMED), State.QUEUED, Event.Kind.RELEASED, reason)
-        self._free(
-            rows.filter(state=State.TRANSMITTING),
-            State.UNKNOWN,
-            Event.Kind.UNKNOWN,
-            f"{reason} during the transmission: the relay may have the message or not",
+    def _let_go(self, rows: Self, reason: str, strike: int) -> None:
+        """What was not marked is simply due again; what was may have arrived or not, and its policy decides."""
+        self._release(rows, reason)
+        marked = list(rows.filter(state=State.TRANSMITTING).select_for_update(skip_locked=True))
+        condemned = [email for email in marked if email.strikes + strike >= STRIKES]
+        self.filter(pk__in=[email.pk for email in condemned])._move(
+            states.CONDEMN, State.FAILED, worker=None, strikes=F("strikes") + strike, finished_at=timezone.now()
         )
+        Recipient.objects.filter(email__in=condemned, state__in=Recipient.WAITING).update(state=Recipient.State.FAILED)
+        Event.record(condemned, Event.Kind.FAILED, lambda email: f"{STRIKES} workers died while transmitting it")
+        for policy in OnUnknown:
+            lost = [email for email in marked if email.on_unknown == policy and email not in condemned]
+            self.filter(pk__in=[email.pk for email in lost])._move(
+                states.LOSE,
+                State.UNKNOWN,
+                worker=None,
+                strikes=F("strikes") + strike,
+                due_at=None if policy == OnUnknown.HOLD else timezone.now(),
+            )
+            detail = f"{reason} during the transmission: the relay may have it or not; {policy.label}"
+            Event.record(lost, Event.Kind.UNKNOWN, lambda email, detail=detail: detail)
 
-    def _free(self, rows: models.QuerySet, state: State, kind: str, detail: str) -> None:
-        ids = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
-        if not ids:
-            return
-        now = timezone.now()
-        self.filter(pk__in=ids).update(state=state, worker=None, due_at=now)
-        Event.objects.bulk_create(Event(email_id=pk, at=now, kind=kind, detail=detail) for pk in ids)
+    def _release(self, rows: Self, reason: str) -> None:
+        claimed = list(rows.filter(state=State.CLAIMED).select_for_update(skip_locked=True))
+        self.filter(pk__in=[email.pk for email in claimed])._move(
+            states.RELEASE, State.QUEUED, worker=None, due_at=F("created_at")
+        )
+        Event.record(claimed, Event.Kind.RELEASED, lambda email: reason)
+
+    # Decisions of people
+
+    def cancel(self, by: str) -> int:
+        """Takes back messages that wait; one that a worker has claimed goes out. Returns how many were canceled."""
+        return self._decide(states.CANCEL, State.CANCELED, Recipient.State.CANCELED, f"by {by}")
+
+    def give_up(self, by: str) -> int:
+        """Ends the attempts for messages that wait. Returns for how many."""
+        return self._decide(states.GIVE_UP, State.FAILED, Recipient.State.FAILED, f"given up by {by}")
+
+    def confirm(self, by: str) -> int:
+        """Notes that uncertain messages did arrive. Returns how many."""
+        return self._decide(states.CONFIRM, State.SENT, Recipient.State.ACCEPTED, f"{by} found that it arrived")
+
+    def send_now(self, by: str) -> int:
+        """Makes waiting messages due at once, uncertain ones that are held included. Returns how many."""
+        with transaction.atomic():
+            chosen = list(self.filter(state__in=states.SEND_NOW.sources).select_for_update())
+            EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
+                states.SEND_NOW, State.QUEUED, due_at=F("created_at")
+            )
+            Event.record(chosen, Event.Kind.HURRIED, lambda email: f"by {by}")
+            transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]))
+        return len(chosen)
+
+    def _decide(self, transition: Transition, target: State, rest: "Recipient.State", detail: str) -> int:
+        """Ends messages that wait, with `rest` for those recipients that had no final outcome."""
+        with transaction.atomic():
+            chosen = list(self.filter(state__in=transition.sources).select_for_update())
+            ids = [email.pk for email in chosen]
+            EmailRequest.objects.filter(pk__in=ids)._move(transition, target, due_at=None, finished_at=timezone.now())
+            Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING).update(state=rest)
+            Event.record(chosen, Event.Kind(target), lambda email: detail)
+        return len(chosen)
+
+    def _move(self, transition: Transition, target: State, **fields: Any) -> int:
+        """The one UPDATE that changes a state; rows that are in no source of `transition` stay as they are."""
+        assert target in transition.targets
+        return self.filter(state__in=transition.sources).update(state=target, **fields)
+
+    # Looking
 
     def to_recipient(self, query: str) -> Self:
         """Messages to an address, to a domain (`@example.com` or `example.com`) or to an address's beginning."""
@@ -284,6 +496,13 @@ class EmailQuerySet(models.QuerySet):
         return self.filter(pk__in=Recipient.objects.filter(found).values("email"))
 
 
+class OnUnknown(models.TextChoices):
+    """What is done with a message of which nobody knows whether it was sent."""
+
+    RESEND = "resend", "it is sent again with the same Message-ID"
+    HOLD = "hold", "it is held for a person to decide"
+
+
 class EmailRequest(models.Model):
     """One message that was accepted, and what has become of it."""
 
@@ -291,9 +510,12 @@ class EmailRequest(models.Model):
     created_at = models.DateTimeField()
     state = models.CharField(max_length=12, choices=State, default=State.QUEUED)
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.DEFAULT)
+    on_unknown = models.CharField(max_length=6, choices=OnUnknown)
     due_at = models.DateTimeField(null=True, help_text="When the next attempt may begin; set while the message waits.")
     worker = models.ForeignKey(Worker, null=True, on_delete=models.PROTECT, help_text="The worker that holds it now.")
-    claims = models.PositiveIntegerField(default=0, help_text="How often a worker has taken it.")
+    claims = models.PositiveIntegerField(default=0, help_text="How often a worker has taken it; numbers the claims.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Attempts that the relay answered.")
+    strikes = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while transmitting it.")
     finished_at = models.DateTimeField(null=True)
 
     sender = models.CharField("from", max_length=1000)
@@ -305,7 +527,10 @@ class EmailRequest(models.Model):
     delay = models.FloatField(default=0, help_text="Seconds that the playground waits before sending.")
 
     objects = EmailQuerySet.as_manager()
-    last_detail = ""  # what the last recorded attempt came to, for whoever recorded it
+
+    # How the last attempt was settled, for whoever reports it.
+    settled_as = ""
+    detail = ""
 
     class Meta:
         verbose_name = "email"
@@ -315,9 +540,10 @@ class EmailRequest(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=WAITING, due_at__isnull=False, worker__isnull=True)
-                | Q(state__in=HELD, due_at__isnull=True, worker__isnull=False)
-                | Q(state__in=FINISHED, due_at__isnull=True, worker__isnull=True),
+                condition=Q(state__in=sorted(WAITING - {State.UNKNOWN}), due_at__isnull=False, worker__isnull=True)
+                | Q(state=State.UNKNOWN, worker__isnull=True)
+                | Q(state__in=sorted(HELD), due_at__isnull=True, worker__isnull=False)
+                | Q(state__in=sorted(FINISHED), due_at__isnull=True, worker__isnull=True),
                 name="email_waits_is_held_or_finished",
             )
         ]
@@ -327,6 +553,32 @@ class EmailRequest(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("message", args=[self.pk])
+
+    @classmethod
+    def from_draft(cls, draft: Draft, priority: Priority, delay: float) -> Self:
+        """A message and its content, not yet stored."""
+        now = timezone.now()
+        email = cls(
+            id=uuid.uuid7(),
+            created_at=now,
+            due_at=now,
+            priority=priority,
+            on_unknown=draft.on_unknown or settings.ON_UNKNOWN,
+            sender=str(draft.sender),
+            envelope_sender=draft.sender.envelope,
+            to=[str(address) for address in draft.to],
+            subject=draft.subject,
+            delay=delay,
+        )
+        email.message_id = f"<{email.id.hex}@{draft.sender.ascii_domain}>"
+        email.content = Content(
+            html=draft.html,
+            text=draft.text,
+            cc=[str(address) for address in draft.cc],
+            bcc=[str(address) for address in draft.bcc],
+            reply_to=[str(address) for address in draft.reply_to],
+        )
+        return email
 
     @property
     def queue(self) -> str:
@@ -341,6 +593,11 @@ class EmailRequest(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker died while transmitting it: such messages are sent one at a time."""
+        return self.strikes > 0
 
     def job(self) -> doorbell.Job:
         # The playground's job keeps RQ's own lifetime, so that its result can be looked up at leisure.
@@ -361,41 +618,74 @@ class EmailRequest(models.Model):
             date=self.date,
         )
 
-    def _settle(self, outcome: Outcome, worker: Worker) -> None:
-        """Writes one outcome; the caller holds the row's lock."""
-        now = timezone.now()
+    def settle(self, outcome: Outcome, now: datetime | None = None) -> "list[Recipient]":
+        """Works out the next state from what the relay said; `record` stores it. Returns changed recipients."""
+        now = now or timezone.now()
+        changed = []
         for recipient in self.recipients.all():
             if result := outcome.results.get(recipient.address):
-                recipient.state = result.verdict.value
-                recipient.reply = str(result.reply)
-                recipient.save(update_fields=["state", "reply"])
-        left = {recipient.state for recipient in self.recipients.all()}
-        if outcome.broken:
-            self.state, kind, detail = State.FAILED, Event.Kind.FAILED, outcome.broken
+                recipient.state, recipient.reply = result.verdict.value, str(result.reply)
+                changed.append(recipient)
+        if outcome.trouble:
+            # The relay's trouble is not the message's: no attempt is counted, and it keeps its place.
+            self._wait(State.QUEUED, Event.Kind.DEFERRED, outcome.trouble, self.created_at)
+        elif outcome.broken:
+            self._finish(State.FAILED, Event.Kind.FAILED, outcome.broken, now)
         elif outcome.unknown:
-            self.state, kind, detail = State.UNKNOWN, Event.Kind.UNKNOWN, outcome.unknown
-        elif outcome.trouble:
-            self.state, kind, detail = State.DEFERRED, Event.Kind.DEFERRED, outcome.trouble
-        elif Recipient.State.DEFERRED in left or Recipient.State.WAITING in left:
-            self.state, kind, detail = State.DEFERRED, Event.Kind.DEFERRED, outcome.summary(Verdict.DEFERRED)
-        elif Recipient.State.ACCEPTED in left:
-            self.state, kind, detail = State.SENT, Event.Kind.SENT, outcome.summary(Verdict.ACCEPTED)
+            self.attempts += 1
+            hold = self.on_unknown == OnUnknown.HOLD
+            detail = f"{outcome.unknown}; {OnUnknown(self.on_unknown).label}"
+            self._wait(State.UNKNOWN, Event.Kind.UNKNOWN, detail, None if hold else self._next_attempt(now))
         else:
-            self.state, kind, detail = State.BOUNCED, Event.Kind.BOUNCED, outcome.summary(Verdict.BOUNCED)
-        self.worker = None
-        self.due_at = now + RETRY_AFTER if self.state in WAITING else None
-        self.finished_at = None if self.state in WAITING else now
-        self.save(update_fields=["state", "worker", "due_at", "finished_at"])
-        self.last_detail = detail
-        Event.objects.create(email=self, at=now, kind=kind, detail=detail)
+            self.attempts += 1
+            changed += self._settle_by_recipient(outcome, now)
+        return changed
+
+    def _settle_by_recipient(self, outcome: Outcome, now: datetime) -> "list[Recipient]":
+        """Any still waiting: deferred; else any accepted: sent; else bounced, or failed if we gave up."""
+        recipients = list(self.recipients.all())
+        waiting = [recipient for recipient in recipients if recipient.is_waiting]
+        if waiting and outcome.more:
+            self._wait(State.QUEUED, Event.Kind.SENT, f"{outcome}; the other recipients follow", self.created_at)
+            return []
+        if waiting and now - self.created_at < settings.RETRY_MAX_AGE:
+            detail = outcome.summary(Verdict.DEFERRED)
+            self._wait(State.DEFERRED, Event.Kind.DEFERRED, detail, self._next_attempt(now))
+            return []
+        for recipient in waiting:
+            recipient.state = Recipient.State.FAILED
+        reached = {recipient.state for recipient in recipients}
+        if Recipient.State.ACCEPTED in reached:
+            self._finish(State.SENT, Event.Kind.SENT, str(outcome), now)
+        elif waiting:
+            age = f"given up after {self.attempts} attempts"
+            self._finish(State.FAILED, Event.Kind.FAILED, f"{age}: {outcome.summary(Verdict.DEFERRED)}", now)
+        else:
+            self._finish(State.BOUNCED, Event.Kind.BOUNCED, outcome.summary(Verdict.BOUNCED), now)
+        return waiting
+
+    def _wait(self, state: State, kind: str, detail: str, due_at: datetime | None) -> None:
+        self.state, self.settled_as, self.detail, self.due_at, self.finished_at = state, kind, detail, due_at, None
+
+    def _finish(self, state: State, kind: str, detail: str, now: datetime) -> None:
+        self.state, self.settled_as, self.detail, self.due_at, self.finished_at = state, kind, detail, None, now
+
+    def _next_attempt(self, now: datetime) -> datetime:
+        """By the schedule, its last step repeated, give or take a fifth so that a crowd spreads out."""
+        step = settings.RETRY_SCHEDULE[min(self.attempts, len(settings.RETRY_SCHEDULE)) - 1]
+        return now + step * random.uniform(0.8, 1.2)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settlement:
-    """A claimed message and what came of its attempt."""
+    """A claimed message and what came of its attempt; the next state is worked out once, here."""
 
     email: EmailRequest
     outcome: Outcome
+    changed: "list[Recipient]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.changed = self.email.settle(self.outcome)
 
 
 class Content(models.Model):
@@ -420,6 +710,11 @@ class Recipient(models.Model):
         ACCEPTED = "accepted", "Accepted by the relay"
         DEFERRED = "deferred", "Deferred"
         BOUNCED = "bounced", "Bounced"
+        FAILED = "failed", "Given up"
+        SUPPRESSED = "suppressed", "Suppressed"
+        CANCELED = "canceled", "Canceled"
+
+    WAITING = (State.WAITING, State.DEFERRED)
 
     email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE, related_name="recipients")
     address = models.CharField(max_length=320, help_text="The address as it goes into RCPT TO.")
@@ -437,9 +732,15 @@ class Recipient(models.Model):
     def __str__(self) -> str:
         return self.address
 
+    @classmethod
+    def of(cls, email: EmailRequest, address) -> Self:
+        return cls(
+            email=email, mailbox=address.mailbox.lower(), domain=address.domain.lower(), address=address.envelope
+        )
+
     @property
     def is_waiting(self) -> bool:
-        return self.state in (self.State.WAITING, self.State.DEFERRED)
+        return self.state in self.WAITING
 
 
 class Event(models.Model):
@@ -451,12 +752,18 @@ class Event(models.Model):
         RELEASED = "released", "Given back to the queue"
         DEFERRED = "deferred", "Deferred"
         UNKNOWN = "unknown", "Uncertain"
+        LATE = "late", "Late outcome, not applied"
+        HURRIED = "hurried", "Made due at once"
         SENT = "sent", "Sent"
+        DELIVERED = "delivered", "Delivered"
         BOUNCED = "bounced", "Bounced"
+        COMPLAINED = "complained", "Complained"
         FAILED = "failed", "Failed"
+        SUPPRESSED = "suppressed", "Suppressed"
+        CANCELED = "canceled", "Canceled"
 
     email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE, related_name="events")
-    at = models.DateTimeField()
+    at = models.DateTimeField(default=timezone.now)
     kind = models.CharField(max_length=10, choices=Kind)
     detail = models.TextField(default="")
 
@@ -465,6 +772,15 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.detail}".strip()
+
+    @classmethod
+    def of(cls, email: EmailRequest, kind: str, detail: str) -> Self:
+        return cls(email_id=email.pk, kind=kind, detail=detail)
+
+    @classmethod
+    def record(cls, emails: Collection[EmailRequest], kind: str, detail) -> None:
+        """One line for each of `emails`; `detail` makes its text from the email."""
+        cls.objects.bulk_create(cls.of(email, kind, detail(email)) for email in emails)
 
 
 class SandboxMessage(models.Model):

@@ -3,9 +3,11 @@
 Every reply and every network error is classified here and nowhere else. What comes out is a value:
 
 - a `Result` for each recipient: accepted (2xx after the dot), deferred (4xx), bounced (5xx);
-- `trouble`: the relay can't be reached or won't talk to us; nothing was transmitted, the message is blameless;
+- `trouble`: the relay can't be used. Up to the login the message is blameless; later it is deferred too;
 - `unknown`: the link was lost after the final dot was written, so the relay may have the message or not;
 - `broken`: the message itself can't be built.
+
+docs/smtp.md has the table, line by line.
 """
 
 import base64
@@ -15,8 +17,11 @@ import re
 import select
 import socket
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -67,7 +72,9 @@ class Relay:
                 host, _, port = self.address_file.read_text().strip().rpartition(":")
                 return host, int(port)
             except (FileNotFoundError, ValueError):
-                raise ConnectionError("the sandbox is not running: start it with `make run` or `make services`") from None
+                raise ConnectionError(
+                    "the sandbox is not running: start it with `make run` or `make services`"
+                ) from None
         return self.host, self.port
 
     def __str__(self) -> str:
@@ -84,19 +91,22 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's answer: code, and text with the enhanced code (RFC 3463) where there is one."""
+    """A server's answer: code, and text with the enhanced code (RFC 3463) where there is one.
+
+    Code 0 is for what we say in the server's place: that it fell silent, or can't take such an address.
+    """
 
     code: int
     text: str
 
     @property
     def verdict(self) -> Verdict:
-        if 200 <= self.code < 400:
+        if 200 <= self.code < 300:
             return Verdict.ACCEPTED
         return Verdict.DEFERRED if self.code < 500 else Verdict.BOUNCED
 
     def __str__(self) -> str:
-        return f"{self.code} {self.text}".strip()
+        return f"{self.code or ''} {self.text}".strip()
 
 
 @dataclass(frozen=True)
@@ -107,16 +117,26 @@ class Result:
 
 @dataclass
 class Outcome:
-    """What became of one attempt. Exactly one of its fields says something."""
+    """What became of one attempt.
+
+    `more`: the relay takes no more recipients in one transaction, the others are to follow at once.
+    `crowded`: the relay takes no more connections now, while those that are open go on working.
+    """
 
     results: dict[str, Result] = field(default_factory=dict)
     trouble: str = ""
     unknown: str = ""
     broken: str = ""
+    more: bool = False
+    crowded: bool = False
 
     def summary(self, verdict: Verdict) -> str:
         """The relay's words to those recipients that got `verdict`, each said once."""
         return "; ".join(dict.fromkeys(str(r.reply) for r in self.results.values() if r.verdict is verdict))
+
+    def __str__(self) -> str:
+        said = [summary for verdict in Verdict if (summary := self.summary(verdict))]
+        return self.unknown or self.broken or "; ".join(said) or self.trouble
 
 
 @dataclass(frozen=True)
@@ -138,10 +158,15 @@ class Trouble(Exception):
     """The relay can't be used now; the reason is its only argument."""
 
 
+class LostAfterDot(Exception):
+    """The connection was lost when the message was out: nobody can know whether the relay has it."""
+
+
 class Connection:
     """A session with the relay, opened when first needed and kept open between messages."""
 
     MAX_LINE = 8192  # RFC 5321 allows 512; some servers say more
+    BLOCK = 256 * 1024
 
     def __init__(self, relay: Relay, hello: str = "", timeouts: Timeouts = Timeouts()):  # noqa: B008  frozen
         self.relay = relay
@@ -150,6 +175,7 @@ class Connection:
         self.extensions: dict[str, str] = {}
         self._socket: socket.socket | None = None
         self._buffer = b""
+        self._timeout = self._deadline = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -158,20 +184,25 @@ class Connection:
     def send(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
         """One mail transaction with one message for `recipients`.
 
-        A server that has hung up on the idle connection costs a silent reconnect.
+        A server that has hung up on the idle connection, or that ends it after some messages, costs a
+        silent reconnect.
         """
         reused = self.is_open and not self._hung_up()
         if not reused:
             self.close()
-        try:
-            if not reused:
+            try:
                 self.open()
+            except Trouble as trouble:
+                self.close()
+                return Outcome(trouble=str(trouble))
+        try:
             return self._transact(sender, recipients, message)
         except Trouble as trouble:
             self.close()
             if reused:
                 return self.send(sender, recipients, message)
-            return Outcome(trouble=str(trouble))
+            deferred = Result(Verdict.DEFERRED, Reply(0, str(trouble)))
+            return Outcome({recipient: deferred for recipient in recipients}, trouble=str(trouble))
 
     def open(self) -> None:
         """Connects, greets, secures and logs in. Raises Trouble with the stage and the reason."""
@@ -209,43 +240,94 @@ class Connection:
             self._drop()
 
     def _transact(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
-        with self._stage("at MAIL FROM", self.timeouts.command):
-            reply = self._command(f"MAIL FROM:<{sender}>")
-        if reply.code != 250:
-            if reply.code == 421:
-                raise Trouble(f"the relay said {reply} at MAIL FROM")
+        results = self._impossible(sender, recipients, message)
+        rest = [recipient for recipient in recipients if recipient not in results]
+        if not rest:
+            return Outcome(results)
+        reply = self._mail_from(sender, rest, len(message))
+        if reply.verdict is not Verdict.ACCEPTED:
             self._reset()
-            return Outcome({recipient: Result(reply.verdict, reply) for recipient in recipients})
-        results = {}
-        with self._stage("at RCPT TO", self.timeouts.command):
-            for recipient in recipients:
-                reply = self._command(f"RCPT TO:<{recipient}>")
-                if reply.code == 421:
-                    raise Trouble(f"the relay said {reply} at RCPT TO")
-                results[recipient] = Result(reply.verdict, reply)
-        taken = [recipient for recipient, result in results.items() if result.verdict is Verdict.ACCEPTED]
+            return Outcome(results | {recipient: Result(reply.verdict, reply) for recipient in rest})
+        results |= self._rcpt_to(rest)
+        taken = [recipient for recipient in rest if results[recipient].verdict is Verdict.ACCEPTED]
         if not taken:
             self._reset()
             return Outcome(results)
+        try:
+            reply = self._data(message)
+        except LostAfterDot as lost:
+            self._drop()
+            return Outcome(unknown=str(lost))
+        results |= {recipient: Result(reply.verdict, reply) for recipient in taken}
+        more = any(result.reply.code == 452 for result in results.values() if result.verdict is Verdict.DEFERRED)
+        return Outcome(results, more=more and reply.verdict is Verdict.ACCEPTED)
+
+    def _impossible(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, Result]:
+        """What this relay has told us in advance that it can't take."""
+        limit = self.extensions.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < len(message):
+            reply = Reply(0, f"5.3.4 the message has {len(message)} bytes, the relay takes at most {limit}")
+            return {recipient: Result(Verdict.BOUNCED, reply) for recipient in recipients}
+        if "SMTPUTF8" in self.extensions:
+            return {}
+        reply = Reply(
+            0, "5.6.7 the address has non-ASCII letters before the @, which this relay can't take (no SMTPUTF8)"
+        )
+        return {
+            recipient: Result(Verdict.BOUNCED, reply)
+            for recipient in recipients
+            if not (recipient.isascii() and sender.isascii())
+        }
+
+    def _mail_from(self, sender: str, recipients: Sequence[str], size: int) -> Reply:
+        command = f"MAIL FROM:<{sender}>"
+        if "SIZE" in self.extensions:
+            command += f" SIZE={size}"
+        if not all(address.isascii() for address in (sender, *recipients)):
+            command += " SMTPUTF8"
+        with self._stage("at MAIL FROM", self.timeouts.command):
+            reply = self._command(command)
+            if reply.code in (530, 534, 535, 538):  # it wants a login, or a better one: no message's fault
+                raise Trouble(f"the relay said {reply}")
+            return self._unless_closing(reply)
+
+    def _rcpt_to(self, recipients: Sequence[str]) -> dict[str, Result]:
+        results = {}
+        with self._stage("at RCPT TO", self.timeouts.command):
+            for recipient in recipients:
+                reply = self._unless_closing(self._command(f"RCPT TO:<{recipient}>"))
+                results[recipient] = Result(reply.verdict, reply)
+        return results
+
+    def _data(self, message: bytes) -> Reply:
+        """Sends the message; the server's last word on it. Raises LostAfterDot if that is not to be had."""
         with self._stage("at DATA", self.timeouts.data):
-            reply = self._command("DATA")
-        if reply.code == 354:
-            with self._stage("sending the message", self.timeouts.block):
-                # All but the final dot: as long as that is missing, the relay can't have accepted.
-                self._write(_dot_stuffed(message))
-            try:
-                with self._stage("after the final dot", self.timeouts.final):
-                    self._write(b".\r\n")
-                    reply = self._reply()
-            except Trouble as trouble:
-                self._drop()
-                return Outcome(unknown=str(trouble))
-        elif reply.code == 421:
-            raise Trouble(f"the relay said {reply} at DATA")
-        else:
+            reply = self._unless_closing(self._command("DATA"))
+        if reply.code != 354:
+            if reply.verdict is Verdict.ACCEPTED:
+                raise Trouble(f"the relay said {reply} to DATA")
             self._reset()
-        results.update({recipient: Result(reply.verdict, reply) for recipient in taken})
-        return Outcome(results)
+            return reply
+        with self._stage("sending the message", self.timeouts.block):
+            # All but the final dot: as long as that is missing, the relay can't have accepted.
+            self._write_message(_dot_stuffed(message))
+        try:
+            with self._stage("after the final dot", self.timeouts.final):
+                self._write(b".\r\n")
+                reply = self._reply()
+                if reply.code // 100 == 3:
+                    raise Trouble(f"the relay said {reply}")
+        except Trouble as trouble:
+            raise LostAfterDot(str(trouble)) from None
+        if reply.code == 421:
+            self._drop()
+        return reply
+
+    def _unless_closing(self, reply: Reply) -> Reply:
+        """A 421 at any time means that the server closes the connection (RFC 5321 §3.8)."""
+        if reply.code == 421:
+            raise Trouble(f"the relay said {reply}")
+        return reply
 
     def _greet(self) -> None:
         hello = self.hello or self._address_literal()
@@ -264,16 +346,18 @@ class Connection:
         return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
 
     def _start_tls(self) -> None:
-        context = ssl.create_default_context()
-        if self.relay.tls == "offered":  # opportunistic: a self-signed certificate is better than none
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        # Opportunistic TLS takes any certificate: a self-signed one is better than none.
+        context = _tls_context(verified=self.relay.tls != "offered")
         assert self._socket
         with self._stage("starting TLS", self.timeouts.greeting):
             self._socket = context.wrap_socket(self._socket, server_hostname=self.relay.host)
 
     def _log_in(self) -> None:
+        assert self._socket
         offered = self.extensions.get("AUTH", "").upper().split()
+        encrypted = isinstance(self._socket, ssl.SSLSocket)
+        if not encrypted and not ipaddress.ip_address(self._socket.getpeername()[0]).is_loopback:
+            raise Trouble("the relay offers no TLS, and a password must not travel in the clear")
         user, password = self.relay.username.encode(), self.relay.password.encode()
         with self._stage("at AUTH", self.timeouts.command):
             if "PLAIN" in offered:
@@ -304,8 +388,16 @@ class Connection:
         assert self._socket
         self._socket.sendall(data)
 
+    def _write_message(self, message: bytes) -> None:
+        """In blocks, each with its own time: a large message over a slow line is no silence."""
+        assert self._socket
+        self._socket.settimeout(self.timeouts.block)
+        for start in range(0, len(message), self.BLOCK):
+            self._socket.sendall(memoryview(message)[start : start + self.BLOCK])
+
     def _reply(self) -> Reply:
-        """Reads one reply, of one line or several (RFC 5321 §4.2)."""
+        """Reads one reply, of one line or several (RFC 5321 §4.2), within the stage's timeout as a whole."""
+        self._deadline = time.monotonic() + self._timeout
         texts = []
         while True:
             line = self._line()
@@ -321,6 +413,7 @@ class Connection:
         while b"\n" not in self._buffer:
             if len(self._buffer) > self.MAX_LINE:
                 raise Trouble("the relay sent a line without an end")
+            self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
             chunk = self._socket.recv(65536)
             if not chunk:
                 raise ConnectionResetError("the relay closed the connection")
@@ -331,10 +424,23 @@ class Connection:
     def _hung_up(self) -> bool:
         """Whether the server has spoken or closed while we were idle: either way it is done with us."""
         assert self._socket
-        return bool(select.select([self._socket], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
-    def _stage(self, name: str, timeout: float) -> "_Stage":
-        return _Stage(self, name, timeout)
+    @contextmanager
+    def _stage(self, name: str, timeout: float) -> Iterator[None]:
+        """One stage of the dialogue: its timeout, and its name in the Trouble that its errors become."""
+        self._timeout = timeout
+        if self._socket:
+            self._socket.settimeout(timeout)
+        try:
+            yield
+        except Trouble as trouble:
+            raise Trouble(f"{trouble} ({name})") from None
+        except OSError as error:
+            self._drop()
+            raise Trouble(f"{_in_words(error, timeout)} ({name})") from error
 
     def _drop(self) -> None:
         if self._socket:
@@ -342,29 +448,21 @@ class Connection:
             self._socket = None
 
 
-class _Stage:
-    """Sets the timeout of one stage of the dialogue, and turns its network errors into Trouble."""
+def _in_words(error: OSError, timeout: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the relay's certificate is not valid: {error.verify_message}"
+    return error.strerror or str(error) or type(error).__name__
 
-    def __init__(self, connection: Connection, name: str, timeout: float):
-        self.connection, self.name, self.timeout = connection, name, timeout
 
-    def __enter__(self) -> None:
-        if self.connection._socket:
-            self.connection._socket.settimeout(self.timeout)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or isinstance(error, Trouble) or not isinstance(error, OSError):
-            if isinstance(error, Trouble) and error.args:
-                raise Trouble(f"{error} ({self.name})") from None
-            return
-        self.connection._drop()
-        if isinstance(error, TimeoutError):
-            reason = f"no answer within {self.timeout:g} s"
-        elif isinstance(error, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not valid: {error.verify_message}"
-        else:
-            reason = error.strerror or str(error)
-        raise Trouble(f"{self.name}: {reason}") from error
+@cache
+def _tls_context(verified: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _dot_stuffed(message: bytes) -> bytes:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from types import FrameType
 from uuid import UUID
 
-from django.conf import settings
 from django.db import DatabaseError, connection
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
@@ -54,7 +53,7 @@ class MailWorker(BaseWorker):
         self._install_signal_handlers()
         self.ledger = Ledger(self)
         self.strangers = Strangers(self)
-        self.engine = Engine(self._enrol(), settings.RELAY, settings.SENDERS)
+        self.engine = Engine(self._enrol())
         self.engine.start()
         jobs, idle_since = 0, time.monotonic()
         try:
@@ -110,10 +109,11 @@ class MailWorker(BaseWorker):
             if time.monotonic() >= self._next_beat:
                 self._beat()
             room = engine.room if limit is None else min(engine.room, limit)
-            if engine.suspended or not room:
-                time.sleep(WAIT if engine.suspended else 0.01)
+            if not room:
+                time.sleep(0.25 if engine.is_idle else 0.01)  # held back, or full
                 return 0
-            popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05)
+            held = [priority.label for priority in engine.holds.queues]
+            popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05, without=held)
             engine.doorbell_silent = not popped
             if popped:
                 self._hand_over(popped)

@@ -72,6 +72,27 @@ def seconds(name: str, default: float) -> float:
     return _read(name, default, parse, "seconds, from 0 to 86400")
 
 
+def numbers(name: str, default: list[int]) -> list[int]:
+    """A comma-separated list of whole numbers, each at least 1."""
+
+    def parse(value: str) -> list[int]:
+        found = [int(part) for part in value.split(",")]
+        if min(found) < 1:
+            raise ValueError
+        return found
+
+    return _read(name, default, parse, "seconds, separated by commas, such as 60,300,3600")
+
+
+def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError
+        return value
+
+    return _read(name, default, parse, " or ".join(allowed))
+
+
 def url(name: str, default: str, schemes: tuple[str, ...]) -> str:
     """An absolute URL with one of `schemes`, without a trailing slash."""
 

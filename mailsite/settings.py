@@ -1,12 +1,14 @@
 """Every setting, read top to bottom. What may differ between deployments comes from the environment."""
 
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.utils.csp import CSP
 from dotenv import load_dotenv
 
-from emails.smtp import Relay
+from emails.smtp import Relay, Timeouts
 from mailsite import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -54,7 +56,20 @@ RELAY = env.parsed(
     Relay.from_url,
     "smtp://user:password@host:25, submission://…:587, smtps://…:465 or sandbox://host:port",
 )
+SMTP_TIMEOUTS = Timeouts(
+    **{stage: env.seconds(f"SMTP_TIMEOUT_{stage.upper()}", default) for stage, default in asdict(Timeouts()).items()}
+)
+EHLO_NAME = env.text("EHLO_NAME")
 SENDERS = env.integer("SENDERS", 16, 1, 256)
+
+# When an attempt fails: the steps between attempts (the last one repeated), and when to give up.
+RETRY_SCHEDULE = [timedelta(seconds=step) for step in env.numbers("RETRY_SCHEDULE", [60, 300, 900, 3600, 14400])]
+RETRY_MAX_AGE = timedelta(hours=env.integer("RETRY_MAX_AGE_HOURS", 72, 1, 720))
+# A message of which nobody can know whether it was sent: sent again, or held for a person.
+ON_UNKNOWN = env.choice("ON_UNKNOWN", "resend", ("resend", "hold"))
+# A worker that has been silent for this long is dead, and its messages go to others.
+LEASE = timedelta(seconds=env.integer("LEASE", 60, 2, 3600))
+GRACE = env.seconds("GRACE", 30)  # for what is on the wire when a worker is stopped
 
 # The playground: a slow e-mail that shows why a queue exists. It can only reach the sandbox.
 PLAYGROUND = env.boolean("PLAYGROUND", ON_LOOPBACK) and RELAY.is_sandbox
@@ -85,6 +100,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "emails.middleware.DashboardMiddleware",
 ]
 
 ROOT_URLCONF = "mailsite.urls"

@@ -1,17 +1,23 @@
 """Rows → the contract's JSON."""
 
-from emails.models import EmailRequest, SandboxMessage, State
+from emails.models import EmailRequest, SandboxMessage
+from emails.states import State
 
 # Resend's `last_event` for each state of ours; `state` beside it says more.
 LAST_EVENT = {
+    State.SCHEDULED: "scheduled",
     State.QUEUED: "queued",
     State.CLAIMED: "queued",
     State.TRANSMITTING: "queued",
     State.DEFERRED: "delivery_delayed",
     State.UNKNOWN: "delivery_delayed",
     State.SENT: "sent",
+    State.DELIVERED: "delivered",
     State.BOUNCED: "bounced",
+    State.COMPLAINED: "complained",
     State.FAILED: "failed",
+    State.SUPPRESSED: "suppressed",
+    State.CANCELED: "canceled",
 }
 
 

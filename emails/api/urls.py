@@ -6,6 +6,7 @@ from emails.api import views
 urlpatterns = [
     path("emails", views.Emails.as_view(), name="api-emails"),
     path("emails/<str:id>", views.Email.as_view(), name="api-email"),
+    path("emails/<str:id>/cancel", views.Cancel.as_view(), name="api-cancel"),
     path("sandbox/messages", views.SandboxMessages.as_view(), name="api-sandbox-messages"),
     path("sandbox/messages/<str:id>.eml", views.SandboxMessageBytes.as_view(), name="api-sandbox-message"),
     re_path(

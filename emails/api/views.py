@@ -1,7 +1,9 @@
 """The API. Its wire format is Resend's; see docs/api.md."""
 
+import hashlib
 from uuid import UUID
 
+import orjson
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from rest_framework.request import Request
@@ -11,16 +13,20 @@ from rest_framework.views import APIView
 from emails.api.errors import ApiError, not_found
 from emails.api.serializers import email_as_json, sandbox_message_as_json
 from emails.drafts import Draft
-from emails.models import EmailRequest, SandboxMessage
+from emails.models import EmailRequest, Once, OnceConflict, SandboxMessage
+from emails.states import State
 
 
 class Emails(APIView):
     def post(self, request: Request) -> Response:
         """Accepts one email: stores it and rings for it."""
-        if "Idempotency-Key" in request.headers:
-            raise ApiError(422, "validation_error", "The header `Idempotency-Key` is not supported.")
         draft = Draft.clean(json_object(request))
-        [email] = EmailRequest.objects.submit([draft], origin=f"API, key {request.auth.name}")
+        try:
+            [email] = EmailRequest.objects.submit(
+                [draft], origin=f"API, key {request.auth.name}", once=idempotency_key(request)
+            )
+        except OnceConflict as conflict:
+            raise idempotency_error(conflict) from None
         return Response({"id": str(email.pk)})
 
     def get(self, request: Request) -> Response:
@@ -35,6 +41,18 @@ class Email(APIView):
         if not (email := emails.filter(pk=as_uuid(id)).first()):
             raise not_found(f"There is no email {id}.")
         return Response(email_as_json(email))
+
+
+class Cancel(APIView):
+    def post(self, request: Request, id: str) -> Response:
+        """Takes back an email that waits. One that a worker has picked up goes out."""
+        chosen = EmailRequest.objects.filter(pk=as_uuid(id))
+        if chosen.cancel(f"API, key {request.auth.name}"):
+            return Response({"object": "email", "id": id})
+        if not (email := chosen.first()):
+            raise not_found(f"There is no email {id}.")
+        state = State(email.state).label.lower()
+        raise ApiError(422, "validation_error", f"The email can't be canceled any more: it is {state}.")
 
 
 class SandboxMessages(APIView):
@@ -59,6 +77,25 @@ class Unknown(APIView):
 
     def initial(self, request: Request, *args, **kwargs) -> None:
         raise not_found(f"There is nothing at {request.path} (or not yet).")
+
+
+def idempotency_key(request: Request) -> Once | None:
+    """What `Idempotency-Key` asks for: the same key and the same body store one email, within 24 hours."""
+    if (key := request.headers.get("Idempotency-Key")) is None:
+        return None
+    if not 1 <= len(key) <= 256 or not key.isprintable():
+        message = "The header `Idempotency-Key` must have 1 to 256 printable characters."
+        raise ApiError(400, "invalid_idempotency_key", message)
+    digest = hashlib.sha256(orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return Once(request.auth, key, digest)
+
+
+def idempotency_error(conflict: OnceConflict) -> ApiError:
+    if conflict.concurrent:
+        message = "The first request with this `Idempotency-Key` is still being stored: try again."
+        return ApiError(409, "concurrent_idempotent_requests", message)
+    message = "This `Idempotency-Key` was used within the last 24 hours for another body."
+    return ApiError(409, "invalid_idempotent_request", message)
 
 
 def json_object(request: Request) -> dict:
