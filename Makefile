@@ -4,6 +4,7 @@
 .PHONY: help run services login test lint format lock check-lock
 
 PYTHON := .venv/bin/python
+PARALLEL := -n auto --maxprocesses 4
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m uv pip compile --quiet --no-config --universal \
 	--generate-hashes --python-version 3.12 --no-emit-index-url --no-emit-find-links
 
@@ -22,9 +23,10 @@ login: ## print a fresh one-time login link
 	@bin/prepare
 	@$(PYTHON) manage.py login
 
-test: ## run the tests; ARGS="-k word" goes to pytest
+test: ## run all tests, those of the stores on PostgreSQL too; ARGS="-k word" runs some, on SQLite
 	@bin/prepare dev
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest $(or $(ARGS),$(PARALLEL))
+	@$(if $(ARGS),:,$(PYTHON) -m pytest -m stores --postgresql $(PARALLEL))
 
 lint: ## check style and types
 	@bin/prepare dev

