@@ -1,0 +1,182 @@
+"""The operator's desk. It shows what is; only `submit` and the worker make and change mail."""
+
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path, reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django_rq import admin as django_rq_admin
+from django_rq.models import Dashboard
+from django_rq.settings import get_queues_map
+from django_rq.views import job_detail
+
+from emails.models import ApiKey, EmailRequest, Event, Recipient, SandboxMessage, SandboxRecipient, Worker
+
+admin.site.site_header = admin.site.site_title = "Mailsite"
+admin.site.index_title = "Mailsite: the operator's desk"
+admin.site.login_template = "login.html"  # the administrator has no password: the page says how to get a link
+
+
+class CappedPaginator(Paginator):
+    """Counts no further than anybody pages: counting a million rows takes longer than showing a hundred."""
+
+    LIMIT = 5000
+
+    @cached_property
+    def count(self) -> int:
+        return self.object_list[: self.LIMIT].count()
+
+
+class ReadOnly:
+    """History is looked at. What has happened can't be added, changed or deleted without making it a lie;
+    and a message deleted while a worker holds it would still be sent."""
+
+    def has_add_permission(self, request: HttpRequest, obj=None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj=None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
+        return False
+
+
+class Listed(ReadOnly, admin.ModelAdmin):
+    """A long list, newest first, that stays fast: no sorting by columns without an index, no full count."""
+
+    ordering = ["-pk"]
+    sortable_by = ()
+    paginator = CappedPaginator
+    show_full_result_count = False
+
+
+class RecipientInline(ReadOnly, admin.TabularInline):
+    model = Recipient
+    fields = ["address", "state", "reply"]
+
+
+class EventInline(ReadOnly, admin.TabularInline):
+    model = Event
+    fields = ["at", "kind", "detail"]
+    verbose_name_plural = "Timeline"
+
+
+@admin.register(EmailRequest)
+class EmailRequestAdmin(Listed):
+    list_display = ["short_id", "state", "first_recipient", "subject", "queue", "created_at", "due_at"]
+    list_filter = ["state", "priority"]
+    search_fields = ["recipients__mailbox"]
+    search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
+    inlines = [RecipientInline, EventInline]
+    readonly_fields = ["links"]
+    fieldsets = [
+        (None, {"fields": ["links", "state", "sender", "to", "subject", "message_id", "envelope_sender"]}),
+        ("Delivery", {"fields": ["priority", "created_at", "due_at", "date", "finished_at", "worker", "claims", "delay"]}),
+    ]
+
+    @admin.display(description="id")
+    def short_id(self, email: EmailRequest) -> str:
+        return f"…{email.pk.hex[-8:]}"
+
+    @admin.display(description="see also")
+    def links(self, email: EmailRequest) -> str:
+        job = reverse("admin:django_rq_job_detail", args=[get_queues_map()[email.queue], email.pk])
+        return format_html('<a href="{}">Message page</a> · <a href="{}">RQ job</a>', email.get_absolute_url(), job)
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        """By the index of recipients, instead of a LIKE over every row."""
+        if id := as_uuid(search_term.strip()):
+            return queryset.filter(pk=id), False
+        return queryset.to_recipient(search_term), False
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):
+    """Keys are made and revoked. Deleting one would take away the trace of who had access."""
+
+    list_display = ["name", "start", "created_at", "revoked_at"]
+    fields = ["name", "start", "created_at", "revoked_at"]
+    readonly_fields = ["start", "created_at", "revoked_at"]
+    ordering = ["-pk"]
+    actions = ["revoke"]
+
+    def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
+        return self.fields if obj else ["name"]
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form, change: bool) -> None:
+        if change:
+            return super().save_model(request, obj, form, change)
+        key, token = ApiKey.create(obj.name)
+        obj.pk = key.pk
+        messages.success(request, f"The key, shown this once: {token}")
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, keys: QuerySet) -> None:
+        valid = list(keys.filter(revoked_at=None))
+        for key in valid:
+            key.revoke()
+        messages.success(request, f"Revoked: {', '.join(key.name for key in valid) or 'none, they were already'}.")
+
+
+@admin.register(Worker)
+class WorkerAdmin(Listed):
+    list_display = ["name", "host", "pid", "started_at", "heartbeat_at", "stopped_at"]
+
+
+class SandboxRecipientInline(ReadOnly, admin.TabularInline):
+    model = SandboxRecipient
+    fields = ["mailbox"]
+
+
+@admin.register(SandboxMessage)
+class SandboxMessageAdmin(Listed):
+    list_display = ["subject", "sender", "envelope_to", "received_at"]
+    fields = ["viewer", "subject", "sender", "envelope_from", "envelope_to", "received_at"]
+    readonly_fields = ["viewer"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).defer("raw")
+
+    @admin.display(description="see also")
+    def viewer(self, message: SandboxMessage) -> str:
+        return format_html('<a href="{}">As its reader sees it</a>', reverse("sandbox_message", args=[message.pk]))
+
+
+class QueueAdmin(django_rq_admin.QueueAdmin):
+    """django-rq's dashboard, which answers 404 for a job that has expired: ours says so, and where the message is."""
+
+    def get_urls(self) -> list:
+        ours = self.admin_site.admin_view(job_or_what_is_left)
+        return [
+            path("queues/<int:queue_index>/<str:job_id>/", ours, name="django_rq_job_detail"),
+            *super().get_urls(),
+        ]
+
+
+def job_or_what_is_left(request: HttpRequest, queue_index: int, job_id: str) -> HttpResponse:
+    request.current_app = admin.site.name
+    try:
+        return job_detail(request, queue_index, job_id)
+    except Http404:
+        email = EmailRequest.objects.filter(pk=as_uuid(job_id)).first()
+        context = {**admin.site.each_context(request), "job_id": job_id, "email": email}
+        return render(request, "django_rq/job_expired.html", context, status=200 if email else 404)
+
+
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+admin.site.unregister(Dashboard)
+admin.site.register(Dashboard, QueueAdmin)

@@ -1,0 +1,361 @@
+"""The pages. What they show is read here; whatever changes something is a method of the models."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import content_disposition_header
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRefresh
+from django_rq.settings import get_queues_map
+from redis.exceptions import RedisError
+from rq.job import Job
+
+from emails import doorbell, playground
+from emails.api.errors import ApiError
+from emails.drafts import Invalid
+from emails.forms import SendForm
+from emails.login import LinkProblem, user_of
+from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, SandboxRecipient
+from emails.received import Received
+from emails.states import WAITING
+
+PAGE = 50
+SHOWN_SOURCE = 200_000  # bytes of a mail's source that its page holds; the rest is behind a link
+MAIN_HEADERS = ("From", "To", "Cc", "Reply-To", "Date")
+LOCKED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+KEPT_AS = re.compile(r"kept in the sandbox as ([0-9a-f-]{36})")
+
+
+def transport(request: HttpRequest) -> dict:
+    """For every page: where mail goes."""
+    in_force = "Sandbox: nothing leaves this machine" if settings.RELAY.is_sandbox else f"Relay {settings.RELAY}"
+    return {
+        "transport": in_force,
+        "transport_is_sandbox": settings.RELAY.is_sandbox,
+        "playground_is_on": settings.PLAYGROUND,
+    }
+
+
+# Lists
+
+
+@dataclass
+class Page:
+    """Some rows of a list, newest first, and the ids that its neighbours begin at."""
+
+    rows: list
+    newer: UUID | None
+    older: UUID | None
+
+    @classmethod
+    def of(cls, rows: QuerySet, request: HttpRequest) -> "Page":
+        """The page that `?after=` or `?before=` an id asks for: by keyset, so the last is as fast as the first."""
+        after, before = (as_uuid(request.GET.get(name, "")) for name in ("after", "before"))
+        if before:
+            found = list(rows.filter(pk__gt=before).order_by("pk")[: PAGE + 1])
+            if len(found) > PAGE:
+                found = found[:PAGE][::-1]
+                return cls(found, found[0].pk, found[-1].pk)
+            after = None  # at the top: the first page, whole
+        found = list((rows.filter(pk__lt=after) if after else rows).order_by("-pk")[: PAGE + 1])
+        more, found = len(found) > PAGE, found[:PAGE]
+        return cls(found, found[0].pk if found and after else None, found[-1].pk if more else None)
+
+
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    query = request.GET.get("q", "").strip()
+    page = Page.of(EmailRequest.objects.to_recipient(query), request)
+    return render(request, "home.html", {"page": page, "query": query})
+
+
+@login_required
+@never_cache
+@require_POST
+def make_key(request: HttpRequest) -> HttpResponse:
+    """A new API key, shown in this answer and never again."""
+    key, token = ApiKey.create(f"Made on the home page by {request.user}"[:100])
+    template = "key.html#made" if request.htmx else "key.html"
+    return render(request, template, {"key": key, "token": token, "origin": origin(request)})
+
+
+def origin(request: HttpRequest) -> str:
+    """How this browser reaches us: PUBLIC_URL if it came by that name, since a proxy may hide the scheme."""
+    if request.get_host() == urlsplit(settings.PUBLIC_URL).netloc:
+        return settings.PUBLIC_URL
+    return request.build_absolute_uri("/").rstrip("/")
+
+
+# Messages
+
+
+@login_required
+def send(request: HttpRequest) -> HttpResponse:
+    form = SendForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        [email] = EmailRequest.objects.submit([form.draft], origin=f"web form, {request.user}")
+        return redirect(email)
+    return render(request, "send.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@login_required
+def message(request: HttpRequest, id: UUID) -> HttpResponse:
+    email = get_object_or_404(EmailRequest.objects.select_related("content", "worker"), pk=id)
+    return render(request, "message.html", {**sides_of(source_of(email)), **status_of(request, email)})
+
+
+@login_required
+@never_cache
+def message_status(request: HttpRequest, id: UUID) -> HttpResponse:
+    """The part of the page that changes; nothing (204) while it is what `?seen=` names."""
+    email = get_object_or_404(EmailRequest.objects.select_related("worker"), pk=id)
+    status = status_of(request, email)
+    if request.GET.get("seen") == status["seen"]:
+        return HttpResponse(status=204)
+    return render(request, "message.html#status", status)
+
+
+@login_required
+def message_html(request: HttpRequest, id: UUID) -> HttpResponse:
+    email = get_object_or_404(EmailRequest.objects.select_related("content"), pk=id)
+    return locked(email.content.html or "")
+
+
+@login_required
+def message_raw(request: HttpRequest, id: UUID) -> HttpResponse:
+    email = get_object_or_404(EmailRequest.objects.select_related("content"), pk=id)
+    return plain(source_of(email))
+
+
+def source_of(email: EmailRequest) -> bytes:
+    try:
+        return email.raw()
+    except Exception as error:  # such a message has failed, and its page must say so
+        return f"This message can't be built: {error}\n".encode()
+
+
+def status_of(request: HttpRequest, email: EmailRequest) -> dict:
+    events = list(email.events.all())
+    for earlier, later in pairwise(events):
+        later.seconds = (later.at - earlier.at).total_seconds()
+    recipients = list(email.recipients.all())
+    hold = Hold.in_force().relay if email.state in WAITING else None
+    return {
+        "email": email,
+        "events": events,
+        "recipients": recipients,
+        "hold": hold,
+        "seen": f"{email.state}-{len(events)}-{'held' if hold else ''}",
+        "job": job_of(request, email),
+        "copy": copy_in_sandbox(recipients),
+    }
+
+
+def job_of(request: HttpRequest, email: EmailRequest) -> dict:
+    """Whether the message's RQ job is still in Redis, and its page for those who may see it."""
+    try:
+        kept = Job.exists(str(email.pk), connection=doorbell.queue(email.queue).connection)
+    except RedisError:
+        return {"redis_is_away": True}
+    if kept and request.user.is_staff and request.user.has_perm("django_rq.admin"):
+        return {"kept": kept, "url": reverse("admin:django_rq_job_detail", args=[get_queues_map()[email.queue], email.pk])}
+    return {"kept": kept}
+
+
+def copy_in_sandbox(recipients: list) -> SandboxMessage | None:
+    """What the sandbox has made of the message: its replies name what they keep."""
+    ids = {found[1] for recipient in recipients if (found := KEPT_AS.search(recipient.reply))}
+    return SandboxMessage.objects.only("pk").filter(pk__in=filter(None, map(as_uuid, ids))).first()
+
+
+def sides_of(raw: bytes) -> dict:
+    """A mail for mail.html: taken apart, and its source as far as a page should hold it."""
+    received = Received.parse(raw)
+    return {
+        "received": received,
+        "main_headers": [(name, received.header(name)) for name in MAIN_HEADERS if received.header(name)],
+        "source": raw[:SHOWN_SOURCE].decode(errors="replace"),
+        "is_cut": len(raw) > SHOWN_SOURCE,
+    }
+
+
+def locked(html: str) -> HttpResponse:
+    """A stranger's HTML: it runs nothing, loads nothing, and has no origin."""
+    response = HttpResponse(html, content_type="text/html; charset=utf-8")
+    response["Content-Security-Policy"] = LOCKED
+    return response
+
+
+def plain(content: bytes) -> HttpResponse:
+    response = HttpResponse(content, content_type="text/plain; charset=utf-8")
+    response["Content-Security-Policy"] = LOCKED
+    return response
+
+
+# The sandbox's viewer
+
+
+@login_required
+def sandbox(request: HttpRequest) -> HttpResponse:
+    query = request.GET.get("q", "").strip().lower()
+    rows = SandboxMessage.objects.defer("raw")
+    if query:
+        rows = rows.filter(pk__in=SandboxRecipient.objects.filter(mailbox__startswith=query).values("message"))
+    return render(request, "sandbox.html", {"page": Page.of(rows, request), "query": query})
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def sandbox_delete(request: HttpRequest) -> HttpResponse:
+    """Asks first, on a page of its own."""
+    if request.method == "GET":
+        return render(request, "sandbox_delete.html")
+    with transaction.atomic():
+        SandboxRecipient.objects.all().delete()
+        deleted = SandboxMessage.objects.only("pk").delete()[1].get("emails.SandboxMessage", 0)
+    messages.success(request, f"The sandbox is empty: {deleted} mail{'' if deleted == 1 else 's'} deleted.")
+    return redirect("sandbox")
+
+
+@login_required
+def sandbox_message(request: HttpRequest, id: UUID) -> HttpResponse:
+    mail = get_object_or_404(SandboxMessage, pk=id)
+    context = {"mail": mail, "size": len(mail.raw), **sides_of(bytes(mail.raw))}
+    return render(request, "sandbox_message.html", context)
+
+
+@login_required
+def sandbox_html(request: HttpRequest, id: UUID) -> HttpResponse:
+    return locked(received_in_sandbox(id).self_contained_html)
+
+
+@login_required
+def sandbox_source(request: HttpRequest, id: UUID) -> HttpResponse:
+    return plain(bytes(get_object_or_404(SandboxMessage, pk=id).raw))
+
+
+@login_required
+def sandbox_attachment(request: HttpRequest, id: UUID, index: int) -> HttpResponse:
+    """Always a download, of no declared kind: nothing that a stranger sent may open in our name."""
+    attachments = received_in_sandbox(id).attachments
+    if index >= len(attachments):
+        raise Http404
+    response = HttpResponse(attachments[index].content, content_type="application/octet-stream")
+    response["Content-Disposition"] = content_disposition_header(True, attachments[index].name)
+    response["Content-Security-Policy"] = LOCKED
+    return response
+
+
+def received_in_sandbox(id: UUID) -> Received:
+    return Received.parse(bytes(get_object_or_404(SandboxMessage, pk=id).raw))
+
+
+# Logging in
+
+
+class LogIn(LoginView):
+    template_name = "login.html"
+    redirect_authenticated_user = True
+
+    def get(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        if request.htmx:  # a fragment was asked for by a page whose login has ended
+            return HttpResponseClientRefresh()
+        return super().get(request, *args, **kwargs)
+
+
+@never_cache
+@require_GET
+def login_link(request: HttpRequest, token: str) -> HttpResponse:
+    try:
+        login(request, user_of(token))
+    except LinkProblem as problem:
+        page = LogIn.as_view(extra_context={"problem": problem}, redirect_authenticated_user=False)(request)
+        page.status_code = problem.status
+        return page
+    return redirect("home")
+
+
+# The playground
+
+
+def playground_only(view: Callable) -> Callable:
+    """These pages exist only while the playground does."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        if not settings.PLAYGROUND:
+            raise Http404
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+@playground_only
+@require_GET
+def send_email(request: HttpRequest, email: str = "") -> JsonResponse:
+    """The slow email: accepted at once, sent by a worker after the delay."""
+    try:
+        accepted = playground.send_by_queue(email or request.GET.get("email", ""))
+    except Invalid as invalid:
+        return JsonResponse(ApiError(422, "validation_error", str(invalid)).body, status=422)
+    return JsonResponse({"message": "Email sending task has been queued.", "job_id": str(accepted.pk)})
+
+
+@playground_only
+def playground_page(request: HttpRequest) -> HttpResponse:
+    return render(request, "playground.html", {"view": playground.View.now(), "delay": settings.PLAYGROUND_DELAY})
+
+
+@playground_only
+@never_cache
+def playground_live(request: HttpRequest) -> HttpResponse:
+    return render(request, "playground.html#live", {"view": playground.View.now()})
+
+
+@playground_only
+@require_POST
+def playground_direct(request: HttpRequest) -> HttpResponse:
+    """The same email without the queue: this request takes as long as the sending does."""
+    result: dict = {"delay": settings.PLAYGROUND_DELAY, "address": request.POST.get("email", "")}
+    if not playground.SLOTS.acquire(blocking=False):
+        result["problem"] = "Too many requests are sending already: the web server has only so many threads to wait with."
+        return answer_directly(request, result)
+    started = time.monotonic()
+    try:
+        result["outcome"] = playground.send_directly(result["address"])
+    except Invalid as invalid:
+        result["problem"] = str(invalid)
+    finally:
+        playground.SLOTS.release()
+    result["seconds"] = time.monotonic() - started
+    return answer_directly(request, result)
+
+
+def answer_directly(request: HttpRequest, result: dict) -> HttpResponse:
+    if request.htmx:
+        return render(request, "playground.html#direct", {"result": result})
+    return render(request, "playground.html", {"result": result, "view": playground.View.now(), "delay": result["delay"]})
