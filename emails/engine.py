@@ -12,6 +12,7 @@ whatever comes in while one commit runs goes into the next. Nobody waits on purp
 import heapq
 import itertools
 import logging
+import os
 import queue
 import threading
 import time
@@ -21,7 +22,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from emails.doorbell import Settled
@@ -230,6 +231,10 @@ class Engine:
                     self._give_back(f"mail is held: {self.holds.relay.reason}")
                 self._lineup.feed()
             self._persist(lambda: EmailRequest.objects.abandon(self.worker))
+        except Exception:
+            # Without its committer a worker could only pretend to live. The lease frees what it held.
+            logger.critical("The committer failed: this worker ends.", exc_info=True)
+            os._exit(1)
         finally:
             connection.close()
 
@@ -343,12 +348,12 @@ class Engine:
         return EmailRequest.objects.claim(ids, self.worker, self.holds) if ids else []
 
     def _persist[T](self, write: Callable[[], T]) -> T:
-        """Runs `write` until the database takes it: an outcome in hand is never dropped."""
+        """Runs `write` until the database can take it: an outcome in hand is never dropped."""
         pause = 0.1
         while True:
             try:
                 return write()
-            except (DatabaseError, InterfaceError) as error:
+            except (OperationalError, InterfaceError) as error:
                 logger.error("The database refused a commit (%s); trying again in %.1f s.", error, pause)
                 connection.close()
                 self._unsure = True
@@ -370,7 +375,7 @@ class Engine:
 
     def _report(self, settlement: Settlement) -> None:
         """Says in log and job how an attempt ended."""
-        email, outcome = settlement
+        email, outcome = settlement.email, settlement.outcome
         text = f"{State(email.state).label}: {email.detail or outcome}"
         if email.delay and email.state == State.SENT:
             print(f"Email sent to {email.first_recipient}!", flush=True)

@@ -404,7 +404,7 @@ class Connection:
             match = re.fullmatch(rb"([2-5]\d\d)(?:([ -])(.*))?", line)
             if not match or len(texts) > 100:
                 raise Trouble(f"the relay said something that is no SMTP: {line[:80]!r}")
-            texts.append((match[3] or b"").decode(errors="replace").strip())
+            texts.append((match[3] or b"").replace(b"\0", b"?").decode(errors="replace").strip())
             if match[2] != b"-":
                 return Reply(int(match[1]), "\n".join(texts))
 
