@@ -626,7 +626,7 @@ class EmailRequest(models.Model):
             if result := outcome.results.get(recipient.address):
                 recipient.state, recipient.reply = result.verdict.value, str(result.reply)
                 changed.append(recipient)
-        if outcome.trouble:
+        if outcome.trouble and not outcome.results:
             # The relay's trouble is not the message's: no attempt is counted, and it keeps its place.
             self._wait(State.QUEUED, Event.Kind.DEFERRED, outcome.trouble, self.created_at)
         elif outcome.broken:

@@ -1,11 +1,8 @@
 """What `manage.py rqworker` promises."""
 
-import signal
 
 import pytest
-from rq.job import Job
 
-from emails import doorbell
 from emails.models import EmailRequest
 from tests.environment import wait_until
 
