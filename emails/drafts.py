@@ -21,9 +21,17 @@ MAX_SUBJECT = 998
 MAX_BYTES = 40 * 1024 * 1024
 FIELDS = ("from", "to", "cc", "bcc", "reply_to", "subject", "html", "text", "on_unknown")
 
+MAX_ADDRESS = 1000  # characters of one address with its name, as the database keeps it
+MAX_NAME = 320
+
 # RFC 5322 allows no control characters in a header; U+2028/9 and U+0085 are line breaks to many programs.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\n\t]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  # NUL and halves of surrogate pairs: no database takes them
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKETED = re.compile(rf'(?P<name>.*)<(?P<mailbox>(?:{_QUOTED.pattern})?[^<>"]*)>')
+_SEVERAL = re.compile(r"@[^,;]*[,;].*@")
+_NOTHING: tuple[object, ...] = (None, "", [])
 
 
 @dataclass(frozen=True)
@@ -77,20 +85,29 @@ class Address:
 
         Raises ValueError with a sentence about what is wrong.
         """
-        shown = text if len(text) <= 80 else text[:77] + "..."
-        if _CONTROL.search(text):
-            raise ValueError(f"{shown!r} holds a line break or another control character.")
-        text, name = text.strip(), ""
-        if text.endswith(">") and "<" in text:
-            name, _, text = text[:-1].rpartition("<")
-            name = name.strip()
-            if len(name) > 1 and name.startswith('"') and name.endswith('"'):
-                name = re.sub(r"\\(.)", r"\1", name[1:-1])
-        if not text:
+        shown = _shortened(text)
+        if len(text) > MAX_ADDRESS:
+            raise ValueError(f"{shown!r} is too long: at most {MAX_ADDRESS} characters are allowed.")
+        if _CONTROL.search(text) or _UNSTORABLE.search(text):
+            raise ValueError(f"{shown!r} holds a line break or another character that no address may hold.")
+        if _SEVERAL.search(_QUOTED.sub("", text)):
+            raise ValueError(f"{shown!r} seems to hold several addresses: give each as an item of a list.")
+        name, mailbox = "", text.strip()
+        if bracketed := _BRACKETED.fullmatch(mailbox):
+            name, mailbox = bracketed["name"].strip(), bracketed["mailbox"].strip()
+        if _QUOTED.fullmatch(name):
+            name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
+        if len(name) > MAX_NAME:
+            raise ValueError(f"{shown!r} has a name of {len(name)} characters: at most {MAX_NAME} are allowed.")
+        if not mailbox:
             raise ValueError("An address is empty." if not name else f"{shown!r} has no address between < and >.")
         try:
             parts = validate_email(
-                text, check_deliverability=False, globally_deliverable=False, allow_quoted_local=True
+                mailbox,
+                check_deliverability=False,
+                globally_deliverable=False,
+                allow_quoted_local=True,
+                allow_smtputf8=False,  # a local part beyond ASCII needs SMTPUTF8 all the way
             )
         except EmailNotValidError as error:
             raise ValueError(f"{shown!r} is not a valid email address: {error}") from None
@@ -120,7 +137,7 @@ class Draft:
     def clean(cls, fields: Mapping[str, Any]) -> Self:
         """Checks raw fields under the API's names. Raises Invalid with every problem found."""
         problems: list[Problem] = [
-            Problem(name, f"The field `{name}` is not supported. Supported fields: {', '.join(FIELDS)}.")
+            Problem(name, f"The field `{_shortened(name)}` is not supported. Supported fields: {', '.join(FIELDS)}.")
             for name in fields
             if name not in FIELDS
         ]
@@ -131,7 +148,7 @@ class Draft:
         def text_of(name: str) -> str | None:
             value = fields.get(name)
             if value is None or isinstance(value, str):
-                if value and ("\0" in value or _SURROGATE.search(value)):
+                if value and _UNSTORABLE.search(value):
                     problem(name, f"The `{name}` field holds a NUL character or half of a surrogate pair.")
                 return value
             problem(name, f"The `{name}` field must be a string, not {_kind(value)}.")
@@ -139,12 +156,15 @@ class Draft:
 
         def addresses_of(name: str) -> list[Address]:
             value = fields.get(name)
-            if value is None:
+            if value in _NOTHING:
                 return []
             if isinstance(value, str):
                 value = [value]
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 problem(name, f"The `{name}` field must be an address or a list of addresses, each a string.")
+                return []
+            if len(value) > MAX_RECIPIENTS:
+                problem(name, f"{len(value)} addresses in the `{name}` field: at most {MAX_RECIPIENTS} are allowed.")
                 return []
             found = []
             for item in value:
@@ -155,7 +175,7 @@ class Draft:
             return found
 
         senders = []
-        if not fields.get("from"):
+        if fields.get("from") in _NOTHING:
             problem("from", "The `from` field is missing: give the sender's address.", "missing_required_field")
         elif not isinstance(fields["from"], str):
             problem("from", f"The `from` field must be a string, not {_kind(fields['from'])}.")
@@ -167,15 +187,10 @@ class Draft:
 
         to, cc, bcc = addresses_of("to"), addresses_of("cc"), addresses_of("bcc")
         reply_to = addresses_of("reply_to")
-        if not fields.get("to"):
+        if fields.get("to") in _NOTHING:
             problem("to", "The `to` field is missing: give at least one recipient.", "missing_required_field")
-        if len(to) + len(cc) + len(bcc) > MAX_RECIPIENTS:
-            problem(
-                "to",
-                f"{len(to) + len(cc) + len(bcc)} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.",
-            )
-        if len(reply_to) > MAX_RECIPIENTS:
-            problem("reply_to", f"{len(reply_to)} addresses in `reply_to`: at most {MAX_RECIPIENTS} are allowed.")
+        if (count := len(to) + len(cc) + len(bcc)) > MAX_RECIPIENTS:
+            problem("to", f"{count} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.")
 
         subject = text_of("subject") or ""
         if "subject" not in fields or fields["subject"] is None:
@@ -192,13 +207,17 @@ class Draft:
         if size > MAX_BYTES:
             problem("text", f"The message has {size} bytes: at most {MAX_BYTES} are allowed.")
 
-        on_unknown = fields.get("on_unknown") or ""
-        if on_unknown not in ("", "resend", "hold"):
+        on_unknown = fields.get("on_unknown")
+        if on_unknown not in (None, "resend", "hold"):
             problem("on_unknown", "The `on_unknown` field must be `resend` or `hold`.")
 
         if problems:
             raise Invalid(problems)
-        return cls(senders[0], to, subject.strip(), html or None, text or None, cc, bcc, reply_to, on_unknown)
+        return cls(senders[0], to, subject.strip(), html or None, text or None, cc, bcc, reply_to, on_unknown or "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _size(texts: Iterable[str | None]) -> int:
