@@ -9,12 +9,14 @@ class BearerKey(BaseAuthentication):
     """`Authorization: Bearer KEY`. There is no anonymous use of the API; `request.auth` is the key."""
 
     def authenticate(self, request: Request) -> tuple[None, ApiKey]:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise ApiError(401, "missing_api_key", "The API key is missing: send `Authorization: Bearer YOUR_KEY`.")
+            raise ApiError(
+                401,
+                "missing_api_key",
+                "The API key is missing: send the header `Authorization: Bearer YOUR_KEY`.",
+                {"WWW-Authenticate": "Bearer"},
+            )
         if key := ApiKey.find(token.strip()):
             return None, key
         raise ApiError(403, "invalid_api_key", "The API key is unknown or revoked.")
-
-    def authenticate_header(self, request: Request) -> str:
-        return "Bearer"

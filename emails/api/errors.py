@@ -6,8 +6,9 @@ a name of its own is a `validation_error`.
 
 import logging
 
+from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -33,6 +34,14 @@ def not_found(message: str) -> ApiError:
     return ApiError(404, "not_found", message)
 
 
+def unknown_path(request: HttpRequest) -> ApiError:
+    return not_found(f"There is nothing at {request.path} (or not yet).")
+
+
+def our_fault() -> ApiError:
+    return ApiError(500, "internal_server_error", "Something went wrong here. It has been logged.")
+
+
 def handle(error: Exception, context: dict) -> Response:
     """DRF's exception handler: whatever a view raises becomes an answer in our shape."""
     known = translate(error, context["request"])
@@ -50,38 +59,47 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
         case exceptions.MethodNotAllowed():
             return ApiError(405, "method_not_allowed", f"{request.method} is not allowed at {request.path}.")
         case exceptions.UnsupportedMediaType():
-            return ApiError(415, "validation_error", "The body must be JSON: send `Content-Type: application/json`.")
+            message = "The body must be JSON: send it with the header `Content-Type: application/json`."
+            return ApiError(415, "validation_error", message)
         case exceptions.APIException():
             return ApiError(error.status_code, "validation_error", str(error.detail))
+        case UnreadablePostError():
+            return ApiError(400, "validation_error", "The body ended before it was complete.")
         case DatabaseError():
             logger.exception("The database failed during %s %s", request.method, request.path)
-            message = "The database can't be used at the moment: nothing was stored, try again."
-            return ApiError(503, "application_error", message, {"retry-after": "5"})
+            message = "The database can't be used at the moment: try again in a few seconds."
+            return ApiError(503, "application_error", message, {"Retry-After": "5"})
         case _:
             logger.exception("%s %s failed", request.method, request.path)
-            return ApiError(500, "internal_server_error", "Something went wrong here. It has been logged.")
+            return our_fault()
 
 
-def unknown_path(request: HttpRequest) -> ApiError:
-    return not_found(f"There is nothing at {request.path} (or not yet).")
-
-
-def wants_html(request: HttpRequest) -> bool:
-    return "text/html" in request.headers.get("Accept", "")
+# What never reaches one of the API's views: named in mailsite/urls.py.
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """An unknown path is JSON unless the caller asks for HTML."""
     if wants_html(request):
         return render(request, "404.html", status=404)
-    return JsonResponse(unknown_path(request).body, status=404)
+    return as_json(unknown_path(request))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return JsonResponse(ApiError(400, "validation_error", "The request can't be understood.").body, status=400)
+    message = "The request can't be understood."
+    if isinstance(exception, DisallowedHost):
+        message = "This server does not answer to the host name of the request: ALLOWED_HOSTS lists those it does."
+    return as_json(ApiError(400, "validation_error", message))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if wants_html(request):
         return render(request, "500.html", status=500)
-    return JsonResponse(translate(RuntimeError(), request).body, status=500)
+    return as_json(our_fault())
+
+
+def wants_html(request: HttpRequest) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def as_json(error: ApiError) -> JsonResponse:
+    return JsonResponse(error.body, status=error.status)

@@ -1,23 +1,47 @@
-"""The API. Its wire format is Resend's; see docs/api.md."""
+"""The API. Its wire format is Resend's, so that the clients people have already work with it."""
 
 import hashlib
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import orjson
-from django.db.models import QuerySet
-from django.http import HttpResponse
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpResponse, UnreadablePostError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from emails.api.errors import ApiError, not_found
+from emails.api.errors import ApiError, not_found, unknown_path
 from emails.api.serializers import email_as_json, sandbox_message_as_json
-from emails.drafts import Draft
-from emails.models import EmailRequest, Once, OnceConflict, SandboxMessage
+from emails.drafts import Address, Draft
+from emails.models import EmailRequest, Once, OnceConflict, Recipient, SandboxMessage
 from emails.states import State
 
+CHUNK = 64 * 1024
+MAX_UNREAD = 256 * 1024 * 1024
 
-class Emails(APIView):
+
+class ApiView(APIView):
+    """Answers in JSON, whatever the caller would accept."""
+
+    http_method_names = ["get", "head", "post", "patch", "delete"]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple:
+        renderer = self.get_renderers()[0]
+        return renderer, renderer.media_type
+
+    def finalize_response(self, request: Request, response: HttpResponse, *args, **kwargs) -> HttpResponse:
+        """Reads what is left of the body: a server that closes with unread bytes takes its answer with it."""
+        with suppress(UnreadablePostError):
+            for _ in range(MAX_UNREAD // CHUNK):
+                if not request._request.read(CHUNK):
+                    break
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class Emails(ApiView):
     def post(self, request: Request) -> Response:
         """Accepts one email: stores it and rings for it."""
         draft = Draft.clean(json_object(request))
@@ -35,15 +59,16 @@ class Emails(APIView):
         return page(request, emails, lambda email: email_as_json(email, with_bodies=False))
 
 
-class Email(APIView):
+class Email(ApiView):
     def get(self, request: Request, id: str) -> Response:
-        emails = EmailRequest.objects.select_related("content").prefetch_related("recipients")
+        recipients = Prefetch("recipients", Recipient.objects.order_by("pk"))
+        emails = EmailRequest.objects.select_related("content").prefetch_related(recipients)
         if not (email := emails.filter(pk=as_uuid(id)).first()):
             raise not_found(f"There is no email {id}.")
         return Response(email_as_json(email))
 
 
-class Cancel(APIView):
+class Cancel(ApiView):
     def post(self, request: Request, id: str) -> Response:
         """Takes back an email that waits. One that a worker has picked up goes out."""
         chosen = EmailRequest.objects.filter(pk=as_uuid(id))
@@ -55,16 +80,16 @@ class Cancel(APIView):
         raise ApiError(422, "validation_error", f"The email can't be canceled any more: it is {state}.")
 
 
-class SandboxMessages(APIView):
+class SandboxMessages(ApiView):
     def get(self, request: Request) -> Response:
         """What the sandbox has received, newest first; `to` is an envelope recipient."""
         messages = SandboxMessage.objects.defer("raw")
-        if to := request.query_params.get("to"):
-            messages = messages.filter(recipients__mailbox=to.strip().lower())
+        if "to" in request.query_params:
+            messages = messages.filter(recipients__mailbox=mailbox(request, "to"))
         return page(request, messages, sandbox_message_as_json)
 
 
-class SandboxMessageBytes(APIView):
+class SandboxMessageBytes(ApiView):
     def get(self, request: Request, id: str) -> HttpResponse:
         """The very bytes that arrived."""
         if not (message := SandboxMessage.objects.filter(pk=as_uuid(id)).first()):
@@ -72,11 +97,11 @@ class SandboxMessageBytes(APIView):
         return HttpResponse(bytes(message.raw), content_type="message/rfc822")
 
 
-class Unknown(APIView):
-    """Paths below the API's names that don't exist: JSON, whoever asks."""
+class Unknown(ApiView):
+    """Paths below the API's names that don't exist: 404, with or without a key."""
 
     def initial(self, request: Request, *args, **kwargs) -> None:
-        raise not_found(f"There is nothing at {request.path} (or not yet).")
+        raise unknown_path(request)
 
 
 def idempotency_key(request: Request) -> Once | None:
@@ -99,8 +124,10 @@ def idempotency_error(conflict: OnceConflict) -> ApiError:
 
 
 def json_object(request: Request) -> dict:
+    if "Transfer-Encoding" in request.headers:  # WSGI gives Django no body without its length
+        raise ApiError(411, "validation_error", "The body's length is missing: send `Content-Length`, not chunks.")
     if not isinstance(request.data, dict):
-        raise ApiError(422, "validation_error", "The body must be a JSON object, such as {\"from\": …, \"to\": …}.")
+        raise ApiError(422, "validation_error", 'The body must be a JSON object, such as {"from": …, "to": …}.')
     return request.data
 
 
@@ -111,7 +138,7 @@ def as_uuid(text: str) -> UUID | None:
         return None
 
 
-def page(request: Request, rows: QuerySet, as_json) -> Response:
+def page(request: Request, rows: QuerySet, as_json: Callable) -> Response:
     """One page of a list, newest first: `limit` rows after or before an id."""
     limit = number(request, "limit", default=20, maximum=100)
     after, before = (cursor(request, name) for name in ("after", "before"))
@@ -128,7 +155,7 @@ def page(request: Request, rows: QuerySet, as_json) -> Response:
 
 def number(request: Request, name: str, default: int, maximum: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= maximum:
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= maximum:
         raise ApiError(422, "invalid_parameter", f"`{name}` must be a whole number from 1 to {maximum}.")
     return int(text)
 
@@ -139,3 +166,14 @@ def cursor(request: Request, name: str) -> UUID | None:
     if id := as_uuid(request.query_params[name]):
         return id
     raise ApiError(422, "invalid_parameter", f"`{name}` must be the id of an item of this list.")
+
+
+def mailbox(request: Request, name: str) -> str:
+    """An address to look for, as an envelope holds it. Servers know mailboxes without a domain too."""
+    text = request.query_params[name].strip().lower()
+    try:
+        return Address.parse(text).envelope
+    except ValueError:
+        if re.fullmatch(r"\S+", text) and text.isprintable():
+            return text
+    raise ApiError(422, "invalid_parameter", f"`{name}` must be one address (in a URL, + is written %2B).")

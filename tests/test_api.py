@@ -1,0 +1,422 @@
+"""What the API promises to a caller with a key: shapes, lists and errors as Resend's clients know them."""
+
+from uuid import UUID
+
+import pytest
+from django.db import OperationalError, connection
+
+from emails.api.serializers import LAST_EVENT
+from emails.models import EmailRequest, SandboxMessage
+from emails.sandbox import store
+from emails.states import State
+
+pytestmark = [pytest.mark.stores, pytest.mark.django_db]
+
+FULL = {
+    "from": "Shop <shop@example.com>",
+    "to": ["Moss <moss@example.com>", "jen@example.com"],
+    "subject": "Your order",
+    "html": "<p>Thank you</p>",
+    "text": "Thank you",
+    "cc": "roy@example.com",
+    "bcc": ["douglas@example.com"],
+    "reply_to": "help@example.com",
+}
+
+
+def send(api, **fields) -> str:
+    answer = api.post("/emails", {**FULL, **fields})
+    assert answer.status_code == 200, answer.content
+    return answer.json()["id"]
+
+
+def refuse(answer, status: int, name: str) -> str:
+    """Asserts an error of the API's one shape; returns its message."""
+    assert answer.status_code == status, answer.content
+    assert answer["Content-Type"] == "application/json"
+    body = answer.json()
+    assert body.keys() == {"statusCode", "name", "message"}
+    assert (body["statusCode"], body["name"]) == (status, name)
+    return body["message"]
+
+
+# Sending
+
+
+def test_an_email_is_accepted_and_its_id_answered(api):
+    answer = api.post("/emails", FULL)
+
+    assert answer.status_code == 200
+    assert answer["Content-Type"] == "application/json"
+    assert answer.json().keys() == {"id"}
+    email = EmailRequest.objects.get(pk=answer.json()["id"])
+    assert [recipient.address for recipient in email.recipients.order_by("pk")] == [
+        "moss@example.com",
+        "jen@example.com",
+        "roy@example.com",
+        "douglas@example.com",
+    ]
+    assert "key tests" in email.events.get().detail
+
+
+@pytest.mark.parametrize("field", ["to", "cc", "bcc", "reply_to"])
+def test_a_single_address_needs_no_list(api, field):
+    id = send(api, **{field: "Richmond <richmond@example.com>"})
+    assert api.get(f"/emails/{id}").json()[field] == ["Richmond <richmond@example.com>"]
+
+
+def test_a_charset_beside_the_content_type_is_welcome(api):
+    assert api.post("/emails", FULL, content_type="application/json; charset=utf-8").status_code == 200
+
+
+def test_a_caller_gets_json_whatever_it_asks_for(api):
+    """A browser's or an old client's Accept header, and DRF's own `?format=`, change nothing."""
+    id = send(api)
+    for accept in ("text/html", "application/xml", "image/png", "nonsense"):
+        answer = api.get(f"/emails/{id}", HTTP_ACCEPT=accept)
+        assert answer.status_code == 200
+        assert answer["Content-Type"] == "application/json"
+    assert api.get("/emails?format=xml").status_code == 200
+
+
+def test_nothing_redirects(api):
+    """A redirect would turn a client's POST into a GET."""
+    refuse(api.post("/emails/", FULL), 404, "not_found")
+    assert not EmailRequest.objects.exists()
+
+
+# Looking
+
+
+def test_an_email_can_be_looked_at(api):
+    id = send(api)
+    email = EmailRequest.objects.get()
+
+    assert api.get(f"/emails/{id}").json() == {
+        "object": "email",
+        "id": id,
+        "from": "Shop <shop@example.com>",
+        "to": ["Moss <moss@example.com>", "jen@example.com"],
+        "cc": ["roy@example.com"],
+        "bcc": ["douglas@example.com"],
+        "reply_to": ["help@example.com"],
+        "subject": "Your order",
+        "html": "<p>Thank you</p>",
+        "text": "Thank you",
+        "created_at": email.created_at.isoformat(),
+        "scheduled_at": None,
+        "last_event": "queued",
+        "message_id": f"<{UUID(id).hex}@example.com>",
+        "tags": [],
+        "state": "queued",
+        "recipients": [
+            {"address": "moss@example.com", "state": "waiting", "reply": None},
+            {"address": "jen@example.com", "state": "waiting", "reply": None},
+            {"address": "roy@example.com", "state": "waiting", "reply": None},
+            {"address": "douglas@example.com", "state": "waiting", "reply": None},
+        ],
+    }
+
+
+def test_bodies_and_lists_that_are_absent(api):
+    id = send(api, html=None, cc=[], bcc=None, reply_to=None)
+    email = api.get(f"/emails/{id}").json()
+    assert email["html"] is None
+    assert email["cc"] == email["bcc"] == email["reply_to"] == []
+
+
+def test_every_state_has_an_event_that_the_clients_know():
+    assert set(LAST_EVENT) == set(State)
+    assert set(LAST_EVENT.values()) <= {
+        "queued", "scheduled", "sent", "delivered", "delivery_delayed", "bounced", "complained", "failed", "canceled",
+        "suppressed", "opened", "clicked",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("id", ["01234567-89ab-7def-8123-456789abcdef", "no-id", "%00", "%F0%9F%93%A7", "a%0Ab"])
+def test_an_unknown_email_is_not_found(api, id):
+    refuse(api.get(f"/emails/{id}"), 404, "not_found")
+
+
+# Lists
+
+
+def ids(answer) -> list[str]:
+    assert answer.status_code == 200, answer.content
+    body = answer.json()
+    assert body["object"] == "list"
+    return [item["id"] for item in body["data"]]
+
+
+def test_the_list_shows_the_newest_first_without_bodies(api):
+    first, second = send(api, subject="First"), send(api, subject="Second")
+    answer = api.get("/emails")
+    assert ids(answer) == [second, first]
+    assert answer.json()["has_more"] is False
+    newest = answer.json()["data"][0]
+    assert newest["subject"] == "Second"
+    assert newest["last_event"] == "queued"
+    assert not {"html", "text"} & newest.keys()
+
+
+def test_an_empty_list(api):
+    assert api.get("/emails").json() == {"object": "list", "has_more": False, "data": []}
+
+
+def test_a_list_is_walked_by_pages_in_both_directions(api):
+    sent = [send(api) for _ in range(5)][::-1]
+
+    first = api.get("/emails?limit=2")
+    assert ids(first) == sent[:2]
+    assert first.json()["has_more"] is True
+    second = api.get(f"/emails?limit=2&after={sent[1]}")
+    assert ids(second) == sent[2:4]
+    assert second.json()["has_more"] is True
+    last = api.get(f"/emails?limit=2&after={sent[3]}")
+    assert ids(last) == sent[4:]
+    assert last.json()["has_more"] is False
+
+    back = api.get(f"/emails?limit=2&before={sent[4]}")
+    assert ids(back) == sent[2:4]
+    assert back.json()["has_more"] is True
+    top = api.get(f"/emails?limit=2&before={sent[2]}")
+    assert ids(top) == sent[:2]
+    assert top.json()["has_more"] is False
+
+
+def test_a_page_has_twenty_items_unless_told_otherwise(api):
+    for _ in range(21):
+        send(api)
+    assert len(ids(api.get("/emails"))) == 20
+    assert len(ids(api.get("/emails?limit=100"))) == 21
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=101",
+        "limit=-1",
+        "limit=x",
+        "limit=",
+        "limit=1.5",
+        "limit=%D9%A1",  # a digit, but not one of ours
+        "limit=00000000100000000000",
+        "limit=" + "9" * 5000,
+        "after=x",
+        "after=",
+        "before=%00",
+        "after={id}&before={id}",
+    ],
+)
+def test_a_list_says_what_is_wrong_with_its_parameters(api, query):
+    query = query.format(id="01234567-89ab-7def-8123-456789abcdef")
+    for path in ("/emails", "/sandbox/messages"):
+        message = refuse(api.get(f"{path}?{query}"), 422, "invalid_parameter")
+        assert query.partition("=")[0] in message
+
+
+def test_a_page_of_the_list_costs_the_same_whatever_its_length(api, django_assert_num_queries):
+    for _ in range(3):
+        send(api)
+    with django_assert_num_queries(2):  # the key, and the page
+        api.get("/emails?limit=1")
+    with django_assert_num_queries(2):
+        api.get("/emails")
+
+
+# Canceling
+
+
+def test_an_email_that_waits_can_be_taken_back(api):
+    id = send(api)
+    answer = api.post(f"/emails/{id}/cancel", "", content_type="application/json")
+    assert answer.json() == {"object": "email", "id": id}
+    assert api.get(f"/emails/{id}").json()["last_event"] == "canceled"
+    assert "canceled" in refuse(api.post(f"/emails/{id}/cancel", {}), 422, "validation_error")
+    refuse(api.post("/emails/no-id/cancel", {}), 404, "not_found")
+
+
+# Paths and methods
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/emails/a/b",
+        "/emails//",
+        "/emails/a/attachments",
+        "/emails/x%0Ay/z",
+        "/emails/batch/x",
+        "/api-keys",
+        "/suppressions/a@b",
+        "/webhooks",
+        "/templates/x/publish",
+        "/domains/x/verify",
+        "/logs",
+        "/contacts",
+        "/broadcasts",
+        "/usage",
+        "/sandbox/messages/",
+        "/sandbox/messages/x/y",
+    ],
+)
+def test_below_the_apis_names_whatever_does_not_exist_is_json_even_for_browsers(api, path):
+    for method in (api.get, api.post, api.put, api.patch, api.delete):
+        answer = method(path, HTTP_ACCEPT="text/html")
+        assert "There is nothing at /" in refuse(answer, 404, "not_found")
+
+
+def test_an_unknown_path_elsewhere_is_json_unless_the_caller_reads_html(client):
+    for accept in ("", "*/*", "application/json"):
+        refuse(client.get("/nowhere", HTTP_ACCEPT=accept), 404, "not_found")
+        refuse(client.post("/nowhere", {}, content_type="application/json", HTTP_ACCEPT=accept), 404, "not_found")
+    answer = client.get("/nowhere", HTTP_ACCEPT="text/html,application/xhtml+xml")
+    assert answer.status_code == 404
+    assert answer["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("put", "/emails"),
+        ("delete", "/emails"),
+        ("patch", "/emails"),
+        ("options", "/emails"),
+        ("trace", "/emails"),
+        ("post", "/emails/01234567-89ab-7def-8123-456789abcdef"),
+        ("delete", "/emails/01234567-89ab-7def-8123-456789abcdef"),
+        ("post", "/sandbox/messages"),
+        ("delete", "/sandbox/messages/01234567-89ab-7def-8123-456789abcdef.eml"),
+    ],
+)
+def test_a_method_that_a_path_does_not_have(api, method, path):
+    answer = getattr(api, method)(path, HTTP_ACCEPT="text/html")
+    assert path in refuse(answer, 405, "method_not_allowed")
+    assert method.upper() not in answer["Allow"]
+
+
+def test_a_method_that_nobody_knows(api):
+    refuse(api.generic("BREW", "/emails"), 405, "method_not_allowed")
+
+
+def test_head_answers_like_get_without_a_body(api):
+    answer = api.head("/emails")
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+def test_a_host_name_that_is_not_ours(api):
+    message = refuse(api.get("/emails", HTTP_HOST="evil.example"), 400, "validation_error")
+    assert "ALLOWED_HOSTS" in message
+    assert "evil" not in message
+
+
+# When something breaks
+
+
+def test_a_database_that_is_away_is_told_as_such(api, caplog):
+    def away(execute, sql, params, many, context):
+        raise OperationalError("the server closed the connection")
+
+    with connection.execute_wrapper(away):
+        answer = api.post("/emails", FULL)
+    assert "try again" in refuse(answer, 503, "application_error")
+    assert answer["Retry-After"] == "5"
+    assert not EmailRequest.objects.exists()
+
+
+def test_a_defect_of_ours_is_logged_and_answered_in_shape(api, caplog, settings):
+    def broken(execute, sql, params, many, context):
+        raise RuntimeError("broken")
+
+    with connection.execute_wrapper(broken):
+        answer = api.get("/emails")
+    assert "broken" not in refuse(answer, 500, "internal_server_error")
+    assert "RuntimeError: broken" in caplog.text
+
+
+# The sandbox
+
+
+def keep(*to: str, raw: bytes = b"Subject: Hello\r\n\r\nHello\r\n") -> SandboxMessage:
+    return store("shop@example.com", list(to or ["moss@example.com"]), raw)
+
+
+def test_the_sandbox_lists_what_arrived_newest_first(api):
+    first, second = keep("moss@example.com"), keep("Jen@example.com", "roy@example.com")
+    answer = api.get("/sandbox/messages")
+    assert ids(answer) == [str(second.pk), str(first.pk)]
+    assert answer.json()["data"][0] == {
+        "id": str(second.pk),
+        "envelope_from": "shop@example.com",
+        "envelope_to": ["Jen@example.com", "roy@example.com"],
+        "subject": "Hello",
+        "received_at": second.received_at.isoformat(),
+    }
+
+
+def test_the_sandboxs_list_is_walked_by_pages(api):
+    kept = [str(keep("moss@example.com").pk) for _ in range(3)][::-1]
+    keep("jen@example.com")
+    first = api.get("/sandbox/messages?to=moss@example.com&limit=2")
+    assert ids(first) == kept[:2]
+    assert first.json()["has_more"] is True
+    second = api.get(f"/sandbox/messages?to=moss@example.com&limit=2&after={kept[1]}")
+    assert ids(second) == kept[2:]
+    assert second.json()["has_more"] is False
+
+
+@pytest.mark.parametrize(
+    ("envelope", "asked"),
+    [
+        ("moss@example.com", "moss@example.com"),
+        ("Moss@Example.COM", "moss@example.com"),
+        ("moss@example.com", "MOSS@example.com"),
+        ("moss@example.com", "Moss%20<moss@example.com>"),
+        ("moss+1@example.com", "moss%2B1@example.com"),
+        ("moss@xn--bcher-kva.example", "moss@bücher.example"),
+        ("möss@example.com", "möss@example.com"),
+        ("postmaster", "postmaster"),
+    ],
+)
+def test_the_sandbox_finds_mail_by_recipient(api, envelope, asked):
+    kept = keep("roy@example.com", envelope)
+    keep("jen@example.com")
+    assert ids(api.get(f"/sandbox/messages?to={asked}")) == [str(kept.pk)]
+
+
+def test_a_message_to_two_spellings_of_a_mailbox_is_found_once(api):
+    kept = keep("Moss@example.com", "moss@example.com")
+    assert ids(api.get("/sandbox/messages?to=moss@example.com")) == [str(kept.pk)]
+
+
+def test_a_recipient_that_got_nothing(api):
+    keep("jen@example.com")
+    assert ids(api.get("/sandbox/messages?to=moss@example.com")) == []
+
+
+@pytest.mark.parametrize("to", ["", "%00", "a%00b@example.com", "moss+1@example.com", "%0A"])
+def test_a_recipient_that_cannot_be_one(api, to):
+    """Among them the address whose + was not written as %2B, and so became a space."""
+    assert "`to`" in refuse(api.get(f"/sandbox/messages?to={to}"), 422, "invalid_parameter")
+
+
+def test_the_very_bytes_of_a_message(api):
+    raw = bytes(range(256)) + b"\r\n.\r\nno end"
+    kept = keep(raw=raw)
+    for accept in ("*/*", "message/rfc822", "text/html"):
+        answer = api.get(f"/sandbox/messages/{kept.pk}.eml", HTTP_ACCEPT=accept)
+        assert answer.content == raw
+        assert answer["Content-Type"] == "message/rfc822"
+        assert answer["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("id", ["01234567-89ab-7def-8123-456789abcdef", "x", "%00"])
+def test_bytes_that_are_not_there(api, id):
+    refuse(api.get(f"/sandbox/messages/{id}.eml"), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/sandbox/messages", "/sandbox/messages/x.eml", "/emails", "/emails/x"])
+def test_nothing_is_shown_without_a_key(client, path):
+    refuse(client.get(path), 401, "missing_api_key")
