@@ -1,7 +1,5 @@
 """The operator's desk. It shows what is; only `submit` and the worker make and change mail."""
 
-from uuid import UUID
-
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -10,12 +8,14 @@ from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
+from django.utils.text import Truncator
+from django.utils.timezone import localtime
 from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
-from django_rq.settings import get_queues_map
 from django_rq.views import job_detail
 
 from emails.models import ApiKey, EmailRequest, Event, Recipient, SandboxMessage, SandboxRecipient, Worker
+from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
 admin.site.index_title = "Mailsite: the operator's desk"
@@ -47,12 +47,13 @@ class ReadOnly:
 
 
 class Listed(ReadOnly, admin.ModelAdmin):
-    """A long list, newest first, that stays fast: no sorting by columns without an index, no full count."""
+    """A long list, newest first, that stays fast: no sorting by columns without an index, no counting."""
 
     ordering = ["-pk"]
     sortable_by = ()
     paginator = CappedPaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
 
 
 class RecipientInline(ReadOnly, admin.TabularInline):
@@ -62,31 +63,45 @@ class RecipientInline(ReadOnly, admin.TabularInline):
 
 class EventInline(ReadOnly, admin.TabularInline):
     model = Event
-    fields = ["at", "kind", "detail"]
+    fields = readonly_fields = ["moment", "kind", "detail"]
     verbose_name_plural = "Timeline"
+
+    @admin.display(description="at")
+    def moment(self, event: Event) -> str:
+        return f"{localtime(event.at):%Y-%m-%d %H:%M:%S}"
 
 
 @admin.register(EmailRequest)
 class EmailRequestAdmin(Listed):
-    list_display = ["short_id", "state", "first_recipient", "subject", "queue", "created_at", "due_at"]
+    list_display = ["short_id", "state", "first_recipient", "short_subject", "queue", "created_at", "due_at"]
     list_filter = ["state", "priority"]
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
     inlines = [RecipientInline, EventInline]
-    readonly_fields = ["links"]
+    readonly_fields = ["links", "recipients"]
     fieldsets = [
-        (None, {"fields": ["links", "state", "sender", "to", "subject", "message_id", "envelope_sender"]}),
-        ("Delivery", {"fields": ["priority", "created_at", "due_at", "date", "finished_at", "worker", "claims", "delay"]}),
+        (None, {"fields": ["links", ("state", "priority"), ("sender", "recipients"), "subject"]}),
+        ("Times", {"fields": [("created_at", "due_at"), ("date", "finished_at")]}),
+        ("Delivery", {"fields": [("worker", "claims"), ("attempts", "strikes"), ("on_unknown", "delay")]}),
+        ("On the wire", {"fields": ["envelope_sender", "message_id"]}),
     ]
 
     @admin.display(description="id")
     def short_id(self, email: EmailRequest) -> str:
-        return f"…{email.pk.hex[-8:]}"
+        return email.pk.hex[-8:]
+
+    @admin.display(description="subject")
+    def short_subject(self, email: EmailRequest) -> str:
+        return Truncator(email.subject).chars(48)
+
+    @admin.display(description="to")
+    def recipients(self, email: EmailRequest) -> str:
+        return ", ".join(email.to)
 
     @admin.display(description="see also")
     def links(self, email: EmailRequest) -> str:
-        job = reverse("admin:django_rq_job_detail", args=[get_queues_map()[email.queue], email.pk])
-        return format_html('<a href="{}">Message page</a> · <a href="{}">RQ job</a>', email.get_absolute_url(), job)
+        message, job = email.get_absolute_url(), job_page(email)
+        return format_html('<a href="{}">Message page</a> · <a href="{}">RQ job</a>', message, job)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """By the index of recipients, instead of a LIKE over every row."""
@@ -169,13 +184,6 @@ def job_or_what_is_left(request: HttpRequest, queue_index: int, job_id: str) -> 
         email = EmailRequest.objects.filter(pk=as_uuid(job_id)).first()
         context = {**admin.site.each_context(request), "job_id": job_id, "email": email}
         return render(request, "django_rq/job_expired.html", context, status=200 if email else 404)
-
-
-def as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 admin.site.unregister(Dashboard)

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rq.worker import Worker as RQWorker
 
 from emails import doorbell, mime
-from emails.drafts import Draft
+from emails.drafts import Draft, Invalid
 from emails.models import EmailRequest
 from emails.smtp import Connection, Outcome
 
@@ -39,9 +39,30 @@ def send_by_queue(address: str) -> EmailRequest:
     return EmailRequest.objects.submit([draft], origin="playground", delay=settings.PLAYGROUND_DELAY)[0]
 
 
-def send_directly(address: str) -> Outcome:
+@dataclass
+class Direct:
+    """What came of sending inside the request."""
+
+    address: str
+    seconds: float = 0
+    problem: str = ""
+
+
+def send_directly(address: str) -> Direct:
     """The same work without a queue: whoever calls waits for all of it. No message is stored."""
-    draft = draft_to(address)
+    if not SLOTS.acquire(blocking=False):
+        return Direct(address, problem="The web server has no thread left to wait with: that is what a queue is for.")
+    started = time.monotonic()
+    try:
+        problem = transmit(draft_to(address)).trouble
+    except Invalid as invalid:
+        problem = str(invalid)
+    finally:
+        SLOTS.release()
+    return Direct(address, time.monotonic() - started, problem)
+
+
+def transmit(draft: Draft) -> Outcome:
     time.sleep(settings.PLAYGROUND_DELAY)
     message = mime.build(
         sender=str(draft.sender),
@@ -101,10 +122,6 @@ def waiting_jobs() -> dict[str, int]:
 
 
 def workers() -> list[Desk]:
-    held = dict(
-        EmailRequest.objects.filter(worker__isnull=False)
-        .values_list("worker__name")
-        .annotate(Count("pk"))
-    )
+    held = dict(EmailRequest.objects.filter(worker__isnull=False).values_list("worker__name").annotate(Count("pk")))
     known = RQWorker.all(connection=doorbell.queue("default").connection)
     return [Desk(worker.name, worker.get_state(), held.get(worker.name, 0)) for worker in known]

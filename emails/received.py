@@ -63,6 +63,8 @@ class Received:
 
     def _take(self, part: Message) -> None:
         kind = part.get_content_type()
+        if kind.startswith("multipart/") and not part.is_multipart():
+            kind = "text/plain"  # says that it has parts, and has none
         attached = part.get_content_disposition() == "attachment" or part.get_filename()
         if kind == "text/html" and self.html is None and not attached:
             self.html = _text_of(part)

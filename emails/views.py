@@ -1,7 +1,6 @@
 """The pages. What they show is read here; whatever changes something is a method of the models."""
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -79,6 +78,10 @@ class Page:
         return cls(found, found[0].pk if found and after else None, found[-1].pk if more else None)
 
 
+def searched(request: HttpRequest) -> str:
+    return request.GET.get("q", "").replace("\0", "").strip()
+
+
 def as_uuid(text: str) -> UUID | None:
     try:
         return UUID(text)
@@ -88,7 +91,7 @@ def as_uuid(text: str) -> UUID | None:
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    query = request.GET.get("q", "").strip()
+    query = searched(request)
     page = Page.of(EmailRequest.objects.to_recipient(query), request)
     return render(request, "home.html", {"page": page, "query": query})
 
@@ -119,7 +122,7 @@ def send(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         [email] = EmailRequest.objects.submit([form.draft], origin=f"web form, {request.user}")
         return redirect(email)
-    return render(request, "send.html", {"form": form}, status=422 if form.errors else 200)
+    return render(request, "send.html", {"form": form})
 
 
 @login_required
@@ -181,9 +184,12 @@ def job_of(request: HttpRequest, email: EmailRequest) -> dict:
         kept = Job.exists(str(email.pk), connection=doorbell.queue(email.queue).connection)
     except RedisError:
         return {"redis_is_away": True}
-    if kept and request.user.is_staff and request.user.has_perm("django_rq.admin"):
-        return {"kept": kept, "url": reverse("admin:django_rq_job_detail", args=[get_queues_map()[email.queue], email.pk])}
-    return {"kept": kept}
+    may_look = request.user.is_staff and request.user.has_perm("django_rq.admin")
+    return {"kept": kept, "url": job_page(email) if kept and may_look else ""}
+
+
+def job_page(email: EmailRequest) -> str:
+    return reverse("admin:django_rq_job_detail", args=[get_queues_map()[email.queue], email.pk])
 
 
 def copy_in_sandbox(recipients: list) -> SandboxMessage | None:
@@ -221,10 +227,10 @@ def plain(content: bytes) -> HttpResponse:
 
 @login_required
 def sandbox(request: HttpRequest) -> HttpResponse:
-    query = request.GET.get("q", "").strip().lower()
+    query = searched(request)
     rows = SandboxMessage.objects.defer("raw")
     if query:
-        rows = rows.filter(pk__in=SandboxRecipient.objects.filter(mailbox__startswith=query).values("message"))
+        rows = rows.filter(pk__in=SandboxRecipient.objects.filter(mailbox__startswith=query.lower()).values("message"))
     return render(request, "sandbox.html", {"page": Page.of(rows, request), "query": query})
 
 
@@ -326,8 +332,9 @@ def send_email(request: HttpRequest, email: str = "") -> JsonResponse:
 
 
 @playground_only
-def playground_page(request: HttpRequest) -> HttpResponse:
-    return render(request, "playground.html", {"view": playground.View.now(), "delay": settings.PLAYGROUND_DELAY})
+def playground_page(request: HttpRequest, result: playground.Direct | None = None) -> HttpResponse:
+    context = {"view": playground.View.now(), "delay": settings.PLAYGROUND_DELAY, "result": result}
+    return render(request, "playground.html", context)
 
 
 @playground_only
@@ -340,22 +347,7 @@ def playground_live(request: HttpRequest) -> HttpResponse:
 @require_POST
 def playground_direct(request: HttpRequest) -> HttpResponse:
     """The same email without the queue: this request takes as long as the sending does."""
-    result: dict = {"delay": settings.PLAYGROUND_DELAY, "address": request.POST.get("email", "")}
-    if not playground.SLOTS.acquire(blocking=False):
-        result["problem"] = "Too many requests are sending already: the web server has only so many threads to wait with."
-        return answer_directly(request, result)
-    started = time.monotonic()
-    try:
-        result["outcome"] = playground.send_directly(result["address"])
-    except Invalid as invalid:
-        result["problem"] = str(invalid)
-    finally:
-        playground.SLOTS.release()
-    result["seconds"] = time.monotonic() - started
-    return answer_directly(request, result)
-
-
-def answer_directly(request: HttpRequest, result: dict) -> HttpResponse:
+    result = playground.send_directly(request.POST.get("email", ""))
     if request.htmx:
         return render(request, "playground.html#direct", {"result": result})
-    return render(request, "playground.html", {"result": result, "view": playground.View.now(), "delay": result["delay"]})
+    return playground_page(request, result)
