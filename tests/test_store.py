@@ -190,7 +190,7 @@ def test_more_recipients_than_the_relay_takes_at_once_follow_at_once(submit, wor
 def test_trouble_with_the_relay_costs_no_attempt_and_no_place(submit, workers):
     first, second = submit(), submit()
     [email] = transmit([first.pk], workers[0])
-    after = settle(email, Outcome(trouble="connection refused (connecting)"), workers[0])
+    after = settle(email, Outcome(trouble="connection refused (connecting)", hold=True), workers[0])
     assert (after.state, after.attempts, after.due_at) == (State.QUEUED, 0, after.created_at)
     assert Hold.in_force().relay.reason == "connection refused (connecting)"
     assert emails.claim([first.pk, second.pk], workers[1]) == []  # all mail is held
@@ -449,7 +449,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(mark=consumes(marks), kind=st.sampled_from(["trouble", "unknown", "broken"]))
     def record_without_an_answer(self, mark, kind):
-        self.conclude(mark, Outcome(**{kind: "closed"}))
+        self.conclude(mark, Outcome(**{kind: "closed"}, hold=kind == "trouble"))
 
     def conclude(self, mark, outcome):
         email, worker = mark

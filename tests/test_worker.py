@@ -1,10 +1,15 @@
-"""What `manage.py rqworker` promises."""
+"""What `manage.py rqworker` promises, whatever happens around it."""
 
+import signal
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
-from emails.models import EmailRequest
-from tests.environment import wait_until
+from emails import doorbell
+from emails.models import EmailRequest, Event, Hold, Worker
+from tests import sinks
+from tests.environment import DATA, start_valkey, wait_until
 
 pytestmark = [pytest.mark.stores, pytest.mark.django_db(transaction=True)]
 
@@ -13,14 +18,259 @@ def state(email) -> str:
     return EmailRequest.objects.get(pk=email.pk).state
 
 
+def wait_for_state(email, *expected: str) -> None:
+    wait_until(
+        lambda: state(email) in expected, f"{email.pk} did not become {expected}: {state(email)}, {timeline(email)}"
+    )
+
+
+def timeline(email) -> list[str]:
+    return [str(event) for event in Event.objects.filter(email=email)]
+
+
+def empty_queues() -> None:
+    doorbell.queue("default").connection.flushall()
+
+
 def test_a_mail_that_is_accepted_arrives_and_says_so(worker, relay, submit):
     email = submit(to=["Moss <moss@example.com>", "jen@example.com"], bcc="douglas@example.com")
-    wait_until(lambda: state(email) == "sent", "the mail was not sent")
+    wait_for_state(email, "sent")
     [received] = relay.received
     assert received.sender == "shop@example.com"
     assert sorted(received.recipients) == ["douglas@example.com", "jen@example.com", "moss@example.com"]
     assert b"douglas" not in received.data
-    kinds = [event.kind for event in email.events.all()]
-    assert kinds == ["accepted", "claimed", "sent"]
+    assert [event.kind for event in email.events.all()] == ["accepted", "claimed", "sent"]
     assert "250 2.0.0 taken" in email.events.last().detail
     assert all(recipient.state == "accepted" for recipient in email.recipients.all())
+
+
+def test_two_hundred_mails_arrive_once_each(worker, relay, submit):
+    sent = [submit(to=f"reader{n}@example.com", priority=n % 3) for n in range(200)]
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() == 200, "not all were sent")
+    assert sorted(received.recipients[0] for received in relay.received) == sorted(
+        email.recipients.get().address for email in sent
+    )
+    assert relay.connections <= 16
+
+
+def test_two_workers_share_the_work_and_no_mail(start, relay, submit):
+    workers = [start("rqworker", EMAIL_URL=relay.url) for _ in range(2)]
+    for process in workers:
+        process.wait_for("Listening on")
+    for n in range(300):
+        submit(to=f"reader{n}@example.com")
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() == 300, "not all were sent")
+    assert len(relay.received) == 300
+    assert Event.objects.filter(kind="claimed").values("detail").distinct().count() == 2
+
+
+# Redis
+
+
+def test_an_emptied_redis_loses_no_mail(start, relay, submit):
+    lost = [submit() for _ in range(5)]
+    empty_queues()
+    start("rqworker", EMAIL_URL=relay.url)
+    for email in lost:
+        wait_for_state(email, "sent")
+    assert len(relay.received) == 5
+
+
+def test_a_job_that_rings_twice_sends_once(worker, relay, submit):
+    email = submit()
+    wait_until(lambda: result_of(email).startswith("Sent"), "the job did not end")
+    doorbell.ring([email.job()])
+    wait_until(lambda: "Nothing to do: the message is sent" in result_of(email), result_of(email))
+    assert len(relay.received) == 1
+
+
+def result_of(email) -> str:
+    job = doorbell.queue("default").fetch_job(str(email.pk))
+    return str(job and job.return_value())
+
+
+def test_a_job_with_an_unknown_id_ends_with_a_sentence(worker, submit):
+    email = submit()
+    wait_until(lambda: result_of(email).startswith("Sent"), "the job did not end")
+    EmailRequest.objects.filter(pk=email.pk).delete()
+    doorbell.ring([email.job()])
+    wait_until(lambda: "nothing to do" in result_of(email), result_of(email))
+
+
+def test_without_redis_at_its_start_the_worker_waits_and_says_how_to_get_one(start, relay):
+    process = start("rqworker", EMAIL_URL=relay.url, REDIS_URL="redis://127.0.0.1:1")
+    process.wait_for("Start one with `make services`, or set REDIS_URL")
+    assert process.stop() is not None
+
+
+def test_without_redis_in_the_middle_mail_goes_on_and_the_worker_comes_back(start, relay, submit, tmp_path):
+    folder = tmp_path / "valkey"
+    valkey = start_valkey(folder)
+    url = f"unix://{folder / 'valkey.sock'}"
+    process = start("rqworker", EMAIL_URL=relay.url, REDIS_URL=url)
+    process.wait_for("Listening on")
+    valkey.kill()
+    valkey.wait()
+    email = submit()  # rings elsewhere: for this worker no doorbell ever sounds
+    empty_queues()
+    wait_for_state(email, "sent")
+    assert "Redis can't be reached" in process.text()
+    (folder / "valkey.sock").unlink(missing_ok=True)
+    valkey = start_valkey(folder)
+    try:
+        process.wait_for("Redis can be reached again")
+    finally:
+        process.stop()
+        valkey.kill()
+        valkey.wait()
+
+
+def test_rqsuspend_holds_all_delivery_and_rqresume_lets_it_go(start, worker, relay, submit):
+    start("rqsuspend").popen.wait()
+    worker.wait_for("suspended by `rqsuspend`")
+    email = submit()
+    worker.wait_for("suspended")
+    assert state(email) == "queued"
+    start("rqresume").popen.wait()
+    wait_for_state(email, "sent")
+
+
+# The relay
+
+
+def test_a_relay_that_is_down_pauses_mail_and_when_it_returns_mail_flows(start, submit):
+    relay = sinks.Relay()
+    relay.close()
+    process = start("rqworker", EMAIL_URL=relay.url)
+    emails = [submit(to=f"reader{n}@example.com") for n in range(30)]
+    wait_until(Hold.objects.filter(target="trouble").exists, "no trouble was noted")
+    assert "refused" in Hold.objects.get().reason
+    back = sinks.Relay(port=relay.port)
+    for email in emails:
+        wait_for_state(email, "sent")
+    assert EmailRequest.objects.filter(attempts=1).count() == 30  # the one that went through
+    assert not Hold.objects.exists()
+    process.wait_for("The relay can be used again")
+    back.close()
+
+
+@pytest.mark.parametrize("stage, reply", [("greeting", "554 go away"), ("EHLO", "drop"), ("greeting", "garbage")])
+def test_a_relay_that_does_not_let_us_in_costs_no_mail_an_attempt(start, relay, submit, stage, reply):
+    relay.always[stage] = reply
+    start("rqworker", EMAIL_URL=relay.url)
+    email = submit()
+    wait_until(Hold.objects.filter(target="trouble").exists, "no trouble was noted")
+    assert EmailRequest.objects.get(pk=email.pk).attempts == 0
+    relay.always.clear()
+    wait_for_state(email, "sent")
+
+
+def test_one_mail_that_breaks_the_connection_does_not_stop_the_others(start, relay, submit):
+    poison = submit(to="poison@example.com", subject="poison")
+    relay.always["RCPT poison@example.com"] = "drop"
+    others = [submit(to=f"reader{n}@example.com") for n in range(20)]
+    start("rqworker", EMAIL_URL=relay.url)
+    for email in others:
+        wait_for_state(email, "sent")
+    wait_for_state(poison, "deferred")
+
+
+def test_a_relay_that_takes_few_connections_still_gets_all_mail(start, relay, submit):
+    relay.most_connections = 2
+    emails = [submit(to=f"reader{n}@example.com") for n in range(60)]
+    start("rqworker", EMAIL_URL=relay.url)
+    for email in emails:
+        wait_for_state(email, "sent")
+    assert len(relay.received) == 60
+
+
+def test_a_relay_that_closes_after_a_handful_of_messages_costs_nothing(start, relay, submit):
+    relay.messages_per_connection = 3
+    emails = [submit(to=f"reader{n}@example.com") for n in range(30)]
+    start("rqworker", EMAIL_URL=relay.url, SENDERS="2")
+    for email in emails:
+        wait_for_state(email, "sent")
+    assert EmailRequest.objects.filter(attempts=1).count() == 30
+    assert len(relay.received) == 30
+
+
+def test_greylisting_is_waited_out_for_those_still_waiting(start, relay, submit):
+    relay.script["RCPT grey@example.com"] = ["451 4.7.1 greylisted"]
+    start("rqworker", EMAIL_URL=relay.url, RETRY_SCHEDULE="1")
+    email = submit(to=["grey@example.com", "open@example.com"])
+    wait_for_state(email, "sent")
+    assert sorted(received.recipients for received in relay.received) == [["grey@example.com"], ["open@example.com"]]
+    assert any("451 4.7.1 greylisted" in line for line in timeline(email))
+
+
+def test_more_recipients_than_the_relay_takes_follow_in_the_next_transaction(worker, relay, submit):
+    relay.script["RCPT b@example.com"] = ["452 4.5.3 too many recipients"]
+    email = submit(to=["a@example.com", "b@example.com"])
+    wait_for_state(email, "sent")
+    assert [received.recipients for received in relay.received] == [["a@example.com"], ["b@example.com"]]
+
+
+# Stopping and dying
+
+
+def test_a_worker_that_is_stopped_gives_back_its_mail_at_once(start, worker, relay, submit):
+    slow = submit(delay=60)
+    worker.wait_for("Starting to send")
+    assert worker.stop() == 0
+    assert state(slow) == "queued"
+    assert Worker.objects.get().stopped_at
+    assert any("the worker is stopping" in line for line in timeline(slow))
+
+
+def test_what_is_on_the_wire_at_a_stop_gets_its_grace_and_then_is_uncertain(start, relay, submit):
+    relay.always["dot"] = "silence"
+    process = start("rqworker", EMAIL_URL=relay.url, GRACE="1")
+    email = submit(on_unknown="hold")
+    wait_for_state(email, "transmitting")
+    process.stop()
+    assert state(email) == "unknown"
+    assert any("stopped during the transmission" in line for line in timeline(email))
+
+
+def test_a_second_signal_ends_the_worker_at_once(start, relay, submit):
+    relay.always["dot"] = "silence"
+    process = start("rqworker", EMAIL_URL=relay.url)
+    email = submit()
+    wait_for_state(email, "transmitting")
+    process.popen.send_signal(signal.SIGINT)
+    process.wait_for("warm shut down")
+    wait_until(lambda: process.popen.send_signal(signal.SIGINT) or process.popen.poll() is not None, "it did not end")
+    assert state(email) == "transmitting"  # the lease will tell
+
+
+def test_a_killed_workers_mail_is_sent_by_another_within_the_lease(start, relay, submit):
+    environment = {"EMAIL_URL": relay.url, "LEASE": "3"}
+    relay.always["dot"] = "silence"
+    victim = start("rqworker", SENDERS="1", **environment)
+    marked = submit(to="marked@example.com")
+    wait_for_state(marked, "transmitting")
+    claimed = submit(to="claimed@example.com")
+    wait_for_state(claimed, "claimed")
+    victim.stop(signal.SIGKILL)
+    del relay.always["dot"]
+    start("rqworker", **environment)
+    wait_for_state(claimed, "sent")
+    wait_for_state(marked, "sent")
+    assert [event.kind for event in marked.events.all()] == ["accepted", "claimed", "unknown", "claimed", "sent"]
+    assert [event.kind for event in claimed.events.all()] == ["accepted", "claimed", "released", "claimed", "sent"]
+
+
+def test_a_paused_queue_waits_and_the_others_go_on(worker, relay, submit):
+    Hold.objects.create(target="default", reason="freeze", by="admin")
+    held, other = submit(), submit(priority=0)
+    wait_for_state(other, "sent")
+    assert state(held) == "queued"
+    Hold.objects.all().delete()
+    wait_for_state(held, "sent")
+
+
+def test_an_hour_old_mail_is_not_forgotten_by_a_worker_that_is_busy(worker, relay, submit):
+    email = submit()
+    EmailRequest.objects.filter(pk=email.pk).update(due_at=timezone.now() - timedelta(hours=1))
+    wait_for_state(email, "sent")
+    assert DATA.exists()
