@@ -1,7 +1,7 @@
 from django.contrib.auth.views import LogoutView
 from django.http import HttpResponse
 from django.templatetags.static import static
-from django.urls import path
+from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from emails import views
@@ -27,7 +27,7 @@ urlpatterns = [
     path("playground/live", views.playground_live, name="playground_live"),
     path("playground/direct", views.playground_direct, name="playground_direct"),
     path("send-email", views.send_email, name="send_email_form"),
-    path("send-email/<path:email>", views.send_email, name="send_email"),
+    re_path(r"^send-email/(?P<email>[\s\S]+)$", views.send_email, name="send_email"),
     path("health/live", lambda request: HttpResponse("ok\n", content_type="text/plain"), name="live"),
     # What people type and browsers ask for.
     path("admin", RedirectView.as_view(pattern_name="admin:index")),

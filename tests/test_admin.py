@@ -1,0 +1,195 @@
+"""The operator's desk: what it shows, and whom it lets do what."""
+
+import re
+from uuid import UUID
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from emails import doorbell, login
+from emails.admin import CappedPaginator
+from emails.models import ApiKey, EmailRequest, SandboxMessage, Worker
+from emails.sandbox import store
+
+pytestmark = pytest.mark.django_db
+
+DASHBOARD = "/admin/django_rq/dashboard/"
+ID = UUID("01900000-0000-7000-8000-000000000000")
+
+
+@pytest.fixture
+def desk(client) -> Client:
+    client.force_login(login.local_administrator())
+    return client
+
+
+def staff(*permissions: str) -> Client:
+    user = get_user_model().objects.create_user("jen", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client(headers={"Accept": "text/html"})
+    client.force_login(user)
+    return client
+
+
+# The queue's dashboard
+
+
+@pytest.mark.parametrize("path", [DASHBOARD, f"{DASHBOARD}queues/0/", f"{DASHBOARD}stats.json/", "/admin/django_rq/"])
+def test_the_dashboard_needs_its_permission(path):
+    response = staff().get(path)
+    assert response.status_code == 403
+    assert "This is not for your account" in response.text
+
+
+def test_staff_without_the_permission_can_not_empty_a_queue(submit):
+    assert staff().post(f"{DASHBOARD}queues/0/empty/", {"_empty": "1"}).status_code == 403
+
+
+def test_staff_with_the_permission_see_the_dashboard():
+    assert staff("admin").get(DASHBOARD).status_code == 200
+
+
+def test_others_are_asked_to_log_in(client):
+    assert client.get(DASHBOARD)["Location"] == f"/admin/login/?next={DASHBOARD}"
+    client.force_login(get_user_model().objects.create_user("roy"))
+    assert client.get(DASHBOARD).status_code == 302
+
+
+def test_the_admins_login_names_the_command_too(client):
+    assert "make login" in client.get("/admin/login/?next=/admin/").text
+    client.force_login(get_user_model().objects.create_user("roy"))
+    assert "may not open that page" in client.get("/admin/login/?next=/admin/").text
+
+
+def test_inline_scripts_may_run_on_the_dashboard_only(desk):
+    assert "script-src 'self' 'unsafe-inline'" in desk.get(DASHBOARD)["Content-Security-Policy"]
+    for path in ("/", "/send", "/admin/", "/admin/emails/emailrequest/"):
+        assert "unsafe-inline" not in desk.get(path)["Content-Security-Policy"], path
+
+
+def test_the_dashboard_says_that_redis_is_away(desk, settings):
+    settings.RQ_QUEUES = {name: {"URL": "unix:///nowhere/valkey.sock"} for name in doorbell.QUEUES}
+    for path in (DASHBOARD, f"{DASHBOARD}queues/0/{ID}/"):
+        response = desk.get(path)
+        assert response.status_code == 503
+        assert "The queue can&#x27;t be seen" in response.text or "The queue can't be seen" in response.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_and_its_message_lead_to_each_other(desk, submit):
+    email = submit(subject="Hello <b>")
+    job_page = re.search(rf'"({DASHBOARD}queues/[^"]*)"', desk.get(f"/messages/{email.pk}").text)[1]
+    page = desk.get(job_page).text
+    assert f'<a href="/messages/{email.pk}">' in page
+    assert "Email to moss@example.com: Hello &lt;b&gt;" in page
+    assert "doesn't stop the mail" in page
+
+
+def test_an_expired_job_is_said_to_be_one(desk, submit):
+    email = submit()
+    response = desk.get(f"{DASHBOARD}queues/0/{email.pk}/")
+    assert response.status_code == 200
+    assert "This job has expired" in response.text
+    assert f'<a href="/messages/{email.pk}">' in response.text
+
+
+@pytest.mark.parametrize("id", [ID, "garbage"])
+def test_a_job_that_never_was_is_not_found(desk, id):
+    response = desk.get(f"{DASHBOARD}queues/0/{id}/")
+    assert response.status_code == 404
+    assert "There is no message of that id either" in response.text
+
+
+def test_the_admin_is_reached_without_its_slash(desk):
+    assert desk.get("/admin")["Location"] == "/admin/"
+
+
+# Emails
+
+
+def test_emails_are_listed_and_shown(desk, submit):
+    email = submit(to=["moss@example.com", "jen@example.com"], subject="Hello <b>")
+    page = desk.get("/admin/emails/emailrequest/").text
+    assert "moss@example.com and 1 more" in page and "Hello &lt;b&gt;" in page and "Queued" in page
+    page = desk.get(f"/admin/emails/emailrequest/{email.pk}/change/").text
+    for words in (f'href="/messages/{email.pk}"', "a test; queue default", "jen@example.com", email.message_id[1:30]):
+        assert words in page, words
+
+
+def test_history_is_not_changed_by_hand(desk, submit):
+    email, mail = submit(), store("a@example.com", ["moss@example.com"], b"")
+    worker = Worker.objects.create(name="w", host="h", pid=1)
+    for model, row in (("emailrequest", email), ("sandboxmessage", mail), ("worker", worker)):
+        assert desk.get(f"/admin/emails/{model}/add/").status_code == 403
+        assert desk.post(f"/admin/emails/{model}/{row.pk}/change/", {"state": "sent"}).status_code == 403
+        assert desk.post(f"/admin/emails/{model}/{row.pk}/delete/", {"post": "yes"}).status_code == 403
+        data = {"action": "delete_selected", "_selected_action": [str(row.pk)], "post": "yes"}
+        desk.post(f"/admin/emails/{model}/", data)
+    assert EmailRequest.objects.get().state == "queued"
+    assert (SandboxMessage.objects.count(), Worker.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("query", ["moss@example.com", "@example.com", "mos", "by id"])
+def test_emails_are_found_by_recipient_and_id(desk, submit, query):
+    email = submit()
+    submit(to="jen@example.org")
+    page = desk.get("/admin/emails/emailrequest/", {"q": str(email.pk) if query == "by id" else query}).text
+    assert "1 email\n" in page and "jen@example.org" not in page
+
+
+def test_emails_are_filtered_by_state_and_priority(desk, submit):
+    submit(subject="bulk", priority=2)
+    submit(subject="urgent", priority=0)
+    assert "urgent" not in desk.get("/admin/emails/emailrequest/?priority__exact=2").text
+    assert "bulk" not in desk.get("/admin/emails/emailrequest/?state__exact=sent").text
+
+
+def test_a_list_costs_the_same_number_of_queries_however_long(desk, submit, django_assert_max_num_queries):
+    for _ in range(30):
+        submit()
+    with django_assert_max_num_queries(6):
+        desk.get("/admin/emails/emailrequest/")
+
+
+def test_counting_ends_where_nobody_pages(submit, monkeypatch):
+    monkeypatch.setattr(CappedPaginator, "LIMIT", 3)
+    for _ in range(5):
+        submit()
+    assert CappedPaginator(EmailRequest.objects.order_by("-pk"), 2).count == 3
+
+
+# API keys
+
+
+def test_a_new_key_is_shown_once(desk):
+    page = desk.post("/admin/emails/apikey/add/", {"name": "shop"}, follow=True).text
+    token = re.search(r"shown this once: (ms_[\w-]+)", page)[1]
+    assert ApiKey.find(token).name == "shop"
+    assert token not in desk.get("/admin/emails/apikey/").text
+
+
+def test_keys_are_revoked_by_an_action(desk):
+    key, token = ApiKey.create("shop")
+    data = {"action": "revoke", "_selected_action": [str(key.pk)]}
+    page = desk.post("/admin/emails/apikey/", data, follow=True).text
+    assert "Revoked: shop" in page
+    assert ApiKey.find(token) is None
+    assert desk.post(f"/admin/emails/apikey/{key.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_key_is_renamed_and_nothing_else(desk):
+    key, token = ApiKey.create("shop")
+    desk.post(f"/admin/emails/apikey/{key.pk}/change/", {"name": "bakery", "revoked_at": "2020-01-01", "digest": "x"})
+    assert ApiKey.find(token).name == "bakery"
+
+
+# The sandbox
+
+
+def test_the_sandboxs_mail_is_listed_without_its_bytes(desk, django_assert_max_num_queries):
+    mail = store("shop@example.com", ["moss@example.com"], b"Subject: Hello\r\n\r\nbody")
+    assert "Hello" in desk.get("/admin/emails/sandboxmessage/").text
+    page = desk.get(f"/admin/emails/sandboxmessage/{mail.pk}/change/").text
+    assert f'href="/sandbox/{mail.pk}"' in page and "body" not in re.sub("<[^>]*>", "", page)
