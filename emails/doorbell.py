@@ -176,15 +176,14 @@ class Ledger:
             pipe.execute()
         return job
 
-    def beat(self) -> bool:
-        """Keeps this worker and its started jobs believed, and drops expired results. True while RQ is suspended."""
+    def beat(self) -> None:
+        """Keeps this worker and its started jobs believed, and drops expired results."""
         with self.connection.pipeline() as pipe:
             self.worker.heartbeat(pipeline=pipe)
             self._believe(pipe, list(self.running.values()))
             for source in self.queues:
                 pipe.zremrangebyscore(FinishedJobRegistry.key_template.format(source.name), 0, current_timestamp())
-            pipe.exists("rq:suspended")
-            return bool(pipe.execute()[-1])
+            pipe.execute()
 
     def _believe(self, pipe: Pipeline, jobs: list[Popped]) -> None:
         """Merely looking at the dashboard's page of started jobs fails those without a recent heartbeat."""

@@ -18,7 +18,6 @@ from uuid import UUID
 
 import uuid_utils.compat as uuid
 from django.conf import settings
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, OperationalError, connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now

@@ -16,6 +16,7 @@ from django.db import DatabaseError, connection
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
+from rq.suspension import is_suspended
 from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
@@ -42,7 +43,7 @@ class MailWorker(BaseWorker):
 
     def __init__(self, queues, name: str | None = None, **options):
         super().__init__(queues, name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}", **options)
-        self._next_beat = 0.0
+        self._next_beat = self._next_look = 0.0
         self._redis_is_there = True
 
     def work(self, burst: bool = False, logging_level: str | None = None, max_jobs: int | None = None,
@@ -108,7 +109,11 @@ class MailWorker(BaseWorker):
         try:
             self._settle()
             if time.monotonic() >= self._next_beat:
-                self._beat()
+                self.ledger.beat()
+                self._next_beat = time.monotonic() + BEAT
+            if time.monotonic() >= self._next_look:
+                self._look_for_suspension()
+                self._next_look = time.monotonic() + WAIT
             room = engine.room if limit is None else min(engine.room, limit)
             if not room:
                 time.sleep(0.25 if engine.is_idle else 0.01)  # held back, or full
@@ -137,14 +142,13 @@ class MailWorker(BaseWorker):
         else:
             logger.error("Redis can't be reached (%s): going on from the database.", error)
 
-    def _beat(self) -> None:
-        """Heartbeats in Redis, and whether `rqsuspend` holds all delivery."""
-        suspended = self.ledger.beat()
+    def _look_for_suspension(self) -> None:
+        """`manage.py rqsuspend` holds all delivery, `rqresume` lets it go."""
+        suspended = bool(is_suspended(self.connection))
         if suspended != self.engine.suspended:
             self.log.info("Worker %s: %s", self.name, "suspended by `rqsuspend`" if suspended else "resumed")
             self.set_state(WorkerStatus.SUSPENDED if suspended else WorkerStatus.IDLE)
         self.engine.suspended = suspended
-        self._next_beat = time.monotonic() + (0 if suspended else BEAT)
 
     def _hand_over(self, popped: Iterable[Popped]) -> None:
         """Messages to the engine (their ids are UUIDv7), other apps' jobs to the strangers."""

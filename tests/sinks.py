@@ -29,10 +29,13 @@ class Relay:
     received: list[Received] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     connections: int = 0
+    port: int = 0
+    most_connections: int = 1000  # further ones are greeted with 421
+    messages_per_connection: int = 1000  # after which MAIL is answered with 421
     extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
 
     def __post_init__(self):
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", self.port))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.port = self._socket.getsockname()[1]
@@ -41,6 +44,7 @@ class Relay:
 
     def close(self) -> None:
         """Refuses connections from here on, and ends the open ones."""
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept(), which would take one more
         self._socket.close()
         with self._lock:
             for connection in list(self._open):
@@ -55,7 +59,16 @@ class Relay:
             with self._lock:
                 self.connections += 1
                 self._open.add(connection)
+                crowded = len(self._open) > self.most_connections
+            if crowded:
+                self._refuse(connection)
+                continue
             threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _refuse(self, connection: socket.socket) -> None:
+        with connection, self._lock:
+            self._open.discard(connection)
+            connection.sendall(b"421 4.7.0 too many connections\r\n")
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -77,10 +90,13 @@ class _Session:
         self.relay, self.connection = relay, connection
         self.reader = connection.makefile("rb")
         self.sender, self.recipients = "", []
+        self.messages = 0
 
     def answer(self, stage: str, default: str) -> str:
         with self.relay._lock:
-            step = self.relay.script[stage].pop(0) if self.relay.script[stage] else self.relay.always.get(stage, default)
+            step = (
+                self.relay.script[stage].pop(0) if self.relay.script[stage] else self.relay.always.get(stage, default)
+            )
         if step == "drop":
             raise _Hangup
         if step == "silence":
@@ -88,6 +104,14 @@ class _Session:
             raise _Hangup
         self.connection.sendall(step if isinstance(step, bytes) else step.encode() + b"\r\n")
         return step if isinstance(step, str) else ""
+
+    def answer_to(self, address: str) -> str:
+        """What is scripted for this recipient alone, under `RCPT address`."""
+        stage = f"RCPT {address}"
+        with self.relay._lock:
+            if self.relay.script[stage]:
+                return self.relay.script[stage].pop(0)
+        return self.relay.always.get(stage, "250 2.1.5 ok")
 
     def run(self) -> None:
         self.answer("greeting", "220 relay.test ESMTP")
@@ -99,13 +123,21 @@ class _Session:
             verb = verb.upper()
             if verb == "EHLO":
                 lines = ["relay.test", *self.relay.extensions]
-                self.answer("EHLO", "\r\n".join(f"250{'-' if n < len(lines) - 1 else ' '}{word}" for n, word in enumerate(lines)))
+                self.answer(
+                    "EHLO",
+                    "\r\n".join(f"250{'-' if n < len(lines) - 1 else ' '}{word}" for n, word in enumerate(lines)),
+                )
             elif verb == "MAIL":
-                self.sender, self.recipients = rest[6:-1], []
+                if self.messages >= self.relay.messages_per_connection:
+                    self.connection.sendall(b"421 4.7.0 enough for this connection\r\n")
+                    return
+                self.messages += 1
+                self.sender, self.recipients = rest.split(">")[0][6:], []
                 self.answer("MAIL", "250 2.1.0 ok")
             elif verb == "RCPT":
-                if self.answer("RCPT", "250 2.1.5 ok").startswith("25"):
-                    self.recipients.append(rest[4:-1])
+                address = rest[4:-1]
+                if self.answer("RCPT", self.answer_to(address)).startswith("25"):
+                    self.recipients.append(address)
             elif verb == "DATA":
                 if self.answer("DATA", "354 go on").startswith("354"):
                     self.take_message()

@@ -214,7 +214,7 @@ def test_one_worker_at_a_time_probes_and_ever_more_seldom(workers):
 def test_trouble_once_the_relay_let_us_in_is_also_that_messages(submit, workers):
     [email] = transmit([submit().pk], workers[0])
     outcome = Outcome(
-        {"moss@example.com": Result(Verdict.DEFERRED, Reply(0, "closed at DATA"))}, trouble="closed at DATA"
+        {"moss@example.com": Result(Verdict.DEFERRED, Reply(0, "closed at DATA"))}, trouble="closed at DATA", hold=True
     )
     after = settle(email, outcome, workers[0])
     assert after.state == State.DEFERRED and after.attempts == 1 and after.due_at > timezone.now()
