@@ -21,6 +21,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 
+from emails import surroundings
 from emails.doorbell import Ledger, Popped, Settled
 from emails.engine import Engine
 from emails.models import Worker
@@ -56,6 +57,8 @@ class MailWorker(BaseWorker):
         self.ledger = Ledger(self)
         self.strangers = Strangers(self)
         self.engine = Engine(self._enrol())
+        for sentence in surroundings.warnings():
+            logger.warning(sentence)
         self.engine.start()
         jobs, idle_since = 0, time.monotonic()
         try:

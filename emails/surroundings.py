@@ -1,0 +1,42 @@
+"""What only a running system knows about the stores that it stands on."""
+
+import django_rq
+from django.db import connection
+from redis.exceptions import RedisError
+
+from emails.models import Worker
+
+
+def warnings() -> list[str]:
+    """Sentences about surroundings that put mail or its speed at risk; told at a worker's start and in the admin."""
+    return _about_the_database() + _about_redis()
+
+
+def _about_the_database() -> list[str]:
+    hosts = sorted(set(Worker.alive().values_list("host", flat=True)))
+    if connection.vendor == "sqlite" and len(hosts) > 1:
+        return [
+            f"Workers on several hosts ({', '.join(hosts)}) share one SQLite file: over a network its locks can't be "
+            "trusted. Set DATABASE_URL to a PostgreSQL."
+        ]
+    return []
+
+
+def _about_redis() -> list[str]:
+    try:
+        redis = django_rq.get_connection("default")
+        known = redis.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+    except RedisError:
+        return []  # away, or a managed one that doesn't say
+    found = []
+    if known.get("maxmemory", "0") != "0" and known.get("maxmemory-policy") != "noeviction":
+        found.append(
+            f"Redis evicts keys when its memory is full ({known['maxmemory-policy']}): jobs would vanish, and their "
+            "mail wait for the poll. Set maxmemory-policy to noeviction."
+        )
+    if known.get("appendonly") == "no" and not known.get("save"):
+        found.append(
+            "Redis keeps nothing on disk: when it restarts, the queue is empty and mail waits for the poll. "
+            "Set appendonly to yes."
+        )
+    return found

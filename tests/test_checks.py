@@ -1,0 +1,63 @@
+"""Settings and surroundings that can't work are said before they do harm."""
+
+from datetime import timedelta
+
+import pytest
+from django.core.checks import run_checks
+
+from emails import doorbell, surroundings
+from emails.models import Worker
+from emails.smtp import Relay, Timeouts
+
+
+def ids() -> list[str]:
+    return [message.id for message in run_checks() if message.id.startswith("mailsite.")]
+
+
+@pytest.mark.django_db
+def test_the_settings_as_they_come_are_fine():
+    assert ids() == []
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+@pytest.mark.parametrize(
+    "id, name, value",
+    [
+        ("mailsite.E001", "DATABASES", {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}),
+        ("mailsite.E002", "INSTALLED_APPS", ["django_rq", "emails"]),
+        ("mailsite.E003", "RQ", {}),
+        ("mailsite.E004", "RETRY_MAX_AGE", timedelta(seconds=1)),
+        ("mailsite.W001", "RELAY", Relay.from_url("smtp://user:password@relay.example.com")),
+        ("mailsite.W002", "EHLO_NAME", "localhost"),
+        ("mailsite.W003", "SMTP_TIMEOUTS", Timeouts(final=5)),
+    ],
+)
+def test_settings_that_cannot_work_are_named_with_a_hint(settings, id, name, value):
+    from emails import checks
+
+    setattr(settings, name, value)
+    found = [message for check in (checks.stores, checks.queue, checks.delivery) for message in check(None)]
+    assert [message.id for message in found] == [id]
+    assert found[0].hint
+
+
+@pytest.mark.django_db
+def test_workers_of_several_hosts_on_one_sqlite_file_are_warned_about():
+    for host in ("here", "there"):
+        Worker.objects.create(name=host, host=host, pid=1)
+    assert "several hosts (here, there) share one SQLite file" in surroundings.warnings()[0]
+
+
+@pytest.mark.django_db
+def test_a_redis_that_evicts_or_keeps_nothing_is_warned_about():
+    redis = doorbell.queue("default").connection
+    before = redis.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+    try:
+        redis.config_set("maxmemory", "100mb", "maxmemory-policy", "allkeys-lru", "save", "")
+        said = "\n".join(surroundings.warnings())
+        assert "allkeys-lru" in said and "keeps nothing on disk" in said
+        redis.config_set("maxmemory", "0", "save", "60 1")
+        assert surroundings.warnings() == []
+    finally:
+        for name, value in before.items():
+            redis.config_set(name, value)
