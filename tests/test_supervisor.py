@@ -300,7 +300,9 @@ def test_services_leave_out_what_the_environment_names(manage, tmp_path):
 
 STUBBORN = """
 import sys
-from mailsite.supervisor import Process, Supervisor, say
+import django
+django.setup()
+from mailsite.supervisor import Process, Supervisor
 
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 with Supervisor() as supervisor:
