@@ -9,6 +9,7 @@ import errno
 import fcntl
 import http.client
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -107,12 +108,16 @@ class Supervisor:
         self.processes: list[Process] = []
         self.told_to_stop: float | None = None
         self.hurry = False
+        self.terminal = select.poll()
 
     def __enter__(self) -> "Supervisor":
         signal.signal(signal.SIGINT, self._stop_soon)
         signal.signal(signal.SIGTERM, self._stop_soon)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
             signal.signal(signal.SIGHUP, self._stop_soon)
+            # A closing terminal sends SIGHUP to the first of its session only, and make keeps it to itself.
+            if sys.stdout.isatty():
+                self.terminal.register(sys.stdout, 0)
         return self
 
     def _stop_soon(self, *_) -> None:
@@ -134,7 +139,7 @@ class Supervisor:
 
     def check(self) -> None:
         """Ends the program when it was told to, or when a part has ended."""
-        if self.told_to_stop:
+        if self.told_to_stop or any(event & select.POLLHUP for _, event in self.terminal.poll(0)):
             sys.exit(0)
         for process in self.processes:
             if not process.running:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
@@ -211,6 +212,33 @@ def test_make_passes_a_signal_on(copy):
     running.ended()
     assert stopped(running.output) == EVERYTHING
     running.leaves_nothing()
+
+
+def test_a_closed_terminal_stops_it_under_make_too(tmp_path):
+    """Make is told that its terminal is gone, and keeps it to itself."""
+    folder, port = tmp_path / "data", free_port()
+    environment = os.environ | UNSET | {"MAILSITE_DATA": str(folder), "PORT": str(port)}
+    terminal, end = pty.openpty()
+    make = subprocess.Popen(
+        ["make", "run"],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+    )
+    os.close(end)
+    shown = b""
+    while UP.encode() not in shown:
+        assert make.poll() is None, shown.decode()
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    make.wait(60)
+    assert b"\x1b[33msandbox | \x1b[0m" in shown
+    with open(folder / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert health(port) == 0
 
 
 def test_two_copies_side_by_side_but_not_on_one_folder(manage, tmp_path):
