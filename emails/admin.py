@@ -14,7 +14,7 @@ from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
 from django_rq.views import job_detail
 
-from emails.models import ApiKey, EmailRequest, Event, Recipient, SandboxMessage, SandboxRecipient, Worker
+from emails.models import ApiKey, EmailRequest, Event, Hold, Recipient, SandboxMessage, SandboxRecipient, Worker
 from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
@@ -78,6 +78,7 @@ class EmailRequestAdmin(Listed):
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
     inlines = [RecipientInline, EventInline]
+    actions = ["send_now", "give_up", "cancel", "confirm"]
     readonly_fields = ["links", "recipients"]
     fieldsets = [
         (None, {"fields": ["links", ("state", "priority"), ("sender", "recipients"), "subject"]}),
@@ -108,6 +109,52 @@ class EmailRequestAdmin(Listed):
         if id := as_uuid(search_term.strip()):
             return queryset.filter(pk=id), False
         return queryset.to_recipient(search_term), False
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Rows are read-only, but whoever may change mail may decide what becomes of what waits."""
+        return request.user.has_perm("emails.change_emailrequest")
+
+    @admin.action(description="Send now: due at once, uncertain ones that are held too", permissions=["decide"])
+    def send_now(self, request: HttpRequest, emails: QuerySet) -> None:
+        self._tell(request, "Due at once", emails.send_now(by=str(request.user)), emails.count())
+
+    @admin.action(description="Give up: no further attempt", permissions=["decide"])
+    def give_up(self, request: HttpRequest, emails: QuerySet) -> None:
+        self._tell(request, "Given up", emails.give_up(by=str(request.user)), emails.count())
+
+    @admin.action(description="Cancel: take back what waits", permissions=["decide"])
+    def cancel(self, request: HttpRequest, emails: QuerySet) -> None:
+        self._tell(request, "Canceled", emails.cancel(by=str(request.user)), emails.count())
+
+    @admin.action(description="Confirm: uncertain ones did arrive", permissions=["decide"])
+    def confirm(self, request: HttpRequest, emails: QuerySet) -> None:
+        self._tell(request, "Noted as sent", emails.confirm(by=str(request.user)), emails.count())
+
+    def _tell(self, request: HttpRequest, done: str, count: int, chosen: int) -> None:
+        rest = f" The state of the other {chosen - count} did not allow it." if chosen > count else ""
+        messages.success(request, f"{done}: {count} of {chosen} selected.{rest}")
+
+
+@admin.register(Hold)
+class HoldAdmin(admin.ModelAdmin):
+    """Adding a hold pauses a queue or the relay, deleting it resumes. Trouble with the relay shows here, too."""
+
+    list_display = ["target", "reason", "by", "since"]
+    fields = ["target", "reason"]
+
+    def formfield_for_choice_field(self, db_field, request: HttpRequest, **options):
+        if db_field.name == "target":  # trouble is found, not made
+            options["choices"] = [
+                (value, label) for value, label in Hold.Target.choices if value != Hold.Target.TROUBLE
+            ]
+        return super().formfield_for_choice_field(db_field, request, **options)
+
+    def has_change_permission(self, request: HttpRequest, obj: Hold | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Hold, form, change: bool) -> None:
+        obj.by = str(request.user)
+        super().save_model(request, obj, form, change)
 
 
 @admin.register(ApiKey)

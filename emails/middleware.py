@@ -2,11 +2,14 @@ from collections.abc import Callable
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.csp import CSP
 from redis.exceptions import RedisError
+
+from emails.api.errors import database_away
 
 INLINE = [CSP.SELF, CSP.UNSAFE_INLINE]
 
@@ -33,6 +36,21 @@ class DashboardMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if is_dashboard(request) and isinstance(exception, RedisError):
             return render(request, "redis_away.html", status=503)
+        return None
+
+
+class DatabaseAwayMiddleware:
+    """With the database away nothing was stored, and the caller is asked to come again."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]):
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, OperationalError | InterfaceError):
+            return database_away(request, exception)
         return None
 
 

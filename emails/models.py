@@ -167,6 +167,9 @@ class Hold(models.Model):
         RELAY = "relay", "Relay"
         TROUBLE = "trouble", "Relay, in trouble"
 
+    class Meta:
+        verbose_name = "pause"
+
     target = models.CharField(primary_key=True, max_length=10, choices=Target)
     reason = models.TextField()
     by = models.CharField(max_length=150, blank=True, help_text="Who paused it; empty for trouble.")

@@ -1,5 +1,6 @@
 """What the caller is told is true, whatever happens to the stores behind the answer."""
 
+import html
 import http.client
 import json
 import os
@@ -32,7 +33,7 @@ def test_with_redis_away_mail_is_accepted_all_the_same(api, settings):
 
 @contextmanager
 def web(**environment: str):
-    """The web server as `make run` starts it; yields a function that posts JSON to it."""
+    """The web server as `make run` starts it; yields a function that calls it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port), "mailsite.wsgi:application"]
@@ -41,12 +42,15 @@ def web(**environment: str):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
-    def post(path: str, data: dict, **headers: str):
+    def call(path: str, data: dict | None, **headers: str):
+        """POSTs `data`, or GETs with none; the answer and its body."""
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             headers = {"Content-Type": "application/json", **headers}
-            connection.request("POST", path, json.dumps(data), headers)
+            connection.request("POST" if data else "GET", path, json.dumps(data) if data else None, headers)
             with connection.getresponse() as answer:
-                return answer, json.loads(answer.read())
+                text = answer.read().decode()
+                is_json = answer.headers["content-type"] == "application/json"
+                return answer, json.loads(text) if is_json else text
 
     def up() -> bool:
         try:
@@ -57,15 +61,15 @@ def web(**environment: str):
 
     try:
         wait_until(up, "the web server did not start")
-        yield post
+        yield call
     finally:
         server.terminate()
         server.wait(30)
 
 
 def test_with_the_database_away_the_caller_is_asked_to_come_again():
-    with web(DATABASE_URL="postgres://nobody@127.0.0.1:1/nothing") as post:
-        answer, body = post("/emails", MAIL, Authorization="Bearer ms_whatever")
+    with web(DATABASE_URL="postgres://nobody@127.0.0.1:1/nothing") as call:
+        answer, body = call("/emails", MAIL, Authorization="Bearer ms_whatever")
     assert answer.status == 503
     assert int(answer.headers["retry-after"]) > 0
     assert body["name"] == "application_error" and body["statusCode"] == 503
@@ -133,3 +137,11 @@ def test_canceling_tells_whether_it_won(api):
     late = api.post(f"/emails/{id}/cancel")
     assert late.status_code == 422 and "it is canceled" in late.json()["message"]
     assert api.post("/emails/00000000-0000-0000-0000-000000000000/cancel").status_code == 404
+
+
+def test_with_the_database_away_pages_say_so_and_ask_the_reader_to_come_again():
+    with web(DATABASE_URL="postgres://nobody@127.0.0.1:1/nothing") as call:
+        answer, body = call("/send-email/moss@example.com", None)
+        assert (answer.status, body["name"]) == (503, "application_error")
+        answer, page = call("/send-email/moss@example.com", None, Accept="text/html")
+        assert answer.status == 503 and "The database can't be reached" in html.unescape(page)

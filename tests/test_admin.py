@@ -10,7 +10,7 @@ from django.test import Client
 
 from emails import doorbell, login
 from emails.admin import CappedPaginator
-from emails.models import ApiKey, EmailRequest, SandboxMessage, Worker
+from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, Worker
 from emails.sandbox import store
 
 pytestmark = pytest.mark.django_db
@@ -193,3 +193,60 @@ def test_the_sandboxs_mail_is_listed_without_its_bytes(desk, django_assert_max_n
     assert "Hello" in desk.get("/admin/emails/sandboxmessage/").text
     page = desk.get(f"/admin/emails/sandboxmessage/{mail.pk}/change/").text
     assert f'href="/sandbox/{mail.pk}"' in page and "body" not in re.sub("<[^>]*>", "", page)
+
+
+# Decisions
+
+
+def act(desk: Client, action: str, *emails: EmailRequest) -> str:
+    data = {"action": action, "_selected_action": [email.pk for email in emails]}
+    return desk.post("/admin/emails/emailrequest/", data, follow=True).text
+
+
+@pytest.mark.parametrize(
+    "action, state, said",
+    [
+        ("send_now", "queued", "Due at once: 1 of 1"),
+        ("give_up", "failed", "Given up"),
+        ("cancel", "canceled", "Canceled"),
+    ],
+)
+def test_an_operator_decides_about_waiting_mail_and_the_timeline_says_who(desk, submit, action, state, said):
+    email = submit()
+    assert said in act(desk, action, email)
+    assert EmailRequest.objects.get(pk=email.pk).state == state
+    assert "admin" in email.events.last().detail
+
+
+def test_what_is_finished_stays_as_it_is(desk, submit):
+    email = submit()
+    act(desk, "cancel", email)
+    assert "0 of 1 selected. The state of the other 1 did not allow it" in act(desk, "send_now", email)
+
+
+def test_staff_who_may_only_look_decide_nothing(submit):
+    email = submit()
+    act(staff("view_emailrequest"), "cancel", email)
+    assert EmailRequest.objects.get(pk=email.pk).state == "queued"
+
+
+def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
+    desk.post("/admin/emails/hold/add/", {"target": "default", "reason": "end of quarter freeze"})
+    hold = Hold.objects.get()
+    assert (hold.target, hold.reason, hold.by) == ("default", "end of quarter freeze", "admin")
+    assert "end of quarter freeze" in desk.get("/admin/emails/hold/").text
+    desk.post("/admin/emails/hold/default/delete/", {"post": "yes"})
+    assert not Hold.objects.exists()
+
+
+def test_trouble_with_the_relay_can_be_seen_but_not_made(desk):
+    desk.post("/admin/emails/hold/add/", {"target": "trouble", "reason": "x"})
+    assert not Hold.objects.exists()
+    Hold.note_trouble("connection refused")
+    assert "connection refused" in desk.get("/admin/emails/hold/").text
+
+
+def test_the_desk_warns_about_its_surroundings(desk):
+    for host in ("here", "there"):
+        Worker.objects.create(name=host, host=host, pid=1)
+    assert "several hosts (here, there) share one SQLite file" in desk.get("/admin/").text

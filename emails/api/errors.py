@@ -7,7 +7,7 @@ a name of its own is a `validation_error`.
 import logging
 
 from django.core.exceptions import DisallowedHost
-from django.db import DatabaseError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 from rest_framework import exceptions
@@ -65,7 +65,7 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
             return ApiError(error.status_code, "validation_error", str(error.detail))
         case UnreadablePostError():
             return ApiError(400, "validation_error", "The body ended before it was complete.")
-        case DatabaseError():
+        case OperationalError() | InterfaceError():
             logger.exception("The database failed during %s %s", request.method, request.path)
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
@@ -95,6 +95,15 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if wants_html(request):
         return render(request, "500.html", status=500)
     return as_json(our_fault())
+
+
+def database_away(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """For the pages; it asks nothing of the database."""
+    known = translate(exception, request)
+    response = render(request, "503.html", status=503) if wants_html(request) else as_json(known)
+    for name, value in known.headers.items():
+        response[name] = value
+    return response
 
 
 def wants_html(request: HttpRequest) -> bool:
