@@ -1,0 +1,260 @@
+"""A person with a browser, on a desk and on a phone, before a copy of Mailsite that `manage.py run` has started."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.environment import IN_CI, wait_until
+
+ROOT = Path(__file__).parent.parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WIDTHS = {"desk": 1280, "phone": 390}
+PATIENCE = 20_000  # milliseconds that a fact may take to show itself
+
+expect.set_options(timeout=PATIENCE)
+
+
+class Copy:
+    """A Mailsite of its own: data folder, port and all processes."""
+
+    def __init__(self, folder: Path):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://localhost:{self.port}"
+        self.output = folder / "output"
+        unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "PUBLIC_URL", "HOST"), "")
+        ours = {"MAILSITE_DATA": str(folder / "data"), "PORT": str(self.port), "PLAYGROUND_DELAY": "1"}
+        self.environment = {**os.environ, **unset, **ours}
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "run"], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        wait_until(lambda: "To log in" in self.said or self.process.poll() is not None, "it did not start", 60)
+        assert self.process.poll() is None, self.said
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def login_link(self) -> str:
+        command = [sys.executable, "manage.py", "login"]
+        return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def mailsite() -> Iterator[Copy]:
+    with tempfile.TemporaryDirectory(prefix="mailsite-") as folder:
+        copy = Copy(Path(folder))
+        copy.start()
+        yield copy
+        copy.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(request) -> Iterator[Browser]:
+    """An installed Chromium. Ends with this module, since its event loop would be in the ORM's way."""
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = next(filter(None, map(shutil.which, NAMES)), own if own.exists() else None)
+        if not found:
+            missing(request, "NOT TESTED IN A BROWSER: there is no Chromium (on Debian: apt install chromium).")
+        arguments = ["--disable-component-update", *(["--no-sandbox"] if os.getuid() == 0 else [])]
+        chromium = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+def missing(request, sentence: str) -> None:
+    if IN_CI:
+        pytest.fail(sentence)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{sentence}", file=sys.stderr)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(params=WIDTHS)
+def context(browser, mailsite, request) -> Iterator[BrowserContext]:
+    size = {"width": WIDTHS[request.param], "height": 800}
+    context = browser.new_context(base_url=mailsite.url, viewport=size)
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context) -> Iterator[Page]:
+    """A tab in which nothing may go wrong unseen."""
+    page = context.new_page()
+    page.errors = []
+    page.on("console", lambda said: page.errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    assert page.errors == []
+
+
+@pytest.fixture(scope="module")
+def cookies(browser, mailsite) -> list:
+    """Of somebody who came by the link that `manage.py run` prints."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(re.search(r"To log in, once +(\S+)", mailsite.said)[1])
+    expect(page).to_have_url(f"{mailsite.url}/")
+    cookies = context.cookies()
+    context.close()
+    return cookies
+
+
+@pytest.fixture
+def member(page, context, cookies) -> Page:
+    """A tab of somebody who is logged in."""
+    context.add_cookies(cookies)
+    return page
+
+
+def fits(page: Page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{page.url} is wider than the screen"
+
+
+def write(page: Page, subject: str, html: str = "", to: str = "moss@example.com") -> None:
+    page.goto("/send")
+    page.get_by_label("From").fill("Jen <jen@example.com>")
+    page.get_by_label("To", exact=True).fill(to)
+    page.get_by_label("Subject").fill(subject)
+    page.get_by_label("Text").fill("Have you tried turning it off and on again?")
+    page.get_by_label("HTML").fill(html)
+    fits(page)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_a_mail_goes_from_the_form_to_the_sandbox(member):
+    member.goto("/")
+    fits(member)
+    write(member, "Hello", "<h1>A fine <em>mail</em></h1>")
+    expect(member).to_have_url(re.compile("/messages/"))
+    expect(member.locator("#state")).to_contain_text("Sent")  # by itself
+    expect(member.locator(".timeline")).to_contain_text("250 2.0.0 OK: kept in the sandbox")
+    expect(member.frame_locator("iframe").get_by_role("heading")).to_have_text("A fine mail")
+    for view in ("Text", "Headers", "Raw", "HTML"):
+        member.get_by_label(view, exact=True).check()
+        fits(member)
+    member.get_by_role("link", name="Open it in the sandbox").click()
+    expect(member.get_by_role("heading", name="Hello")).to_be_visible()
+    expect(member.frame_locator("iframe").get_by_role("heading")).to_have_text("A fine mail")
+    fits(member)
+    member.get_by_role("navigation").get_by_role("link", name="Sandbox").click()
+    expect(member.get_by_role("link", name="moss@example.com Hello").first).to_be_visible()
+    fits(member)
+
+
+def test_errors_are_shown_and_what_was_typed_is_kept(member):
+    write(member, "Kept", to="moss")
+    expect(member.get_by_role("alert")).to_contain_text("1 field needs a look")
+    expect(member.get_by_label("To", exact=True)).to_have_value("moss")
+    expect(member.get_by_label("To", exact=True)).to_have_accessible_description(
+        re.compile("not a valid email address")
+    )
+    expect(member.get_by_label("Subject")).to_have_value("Kept")
+    fits(member)
+
+
+def test_a_key_works_from_a_shell(member):
+    member.goto("/")
+    member.get_by_role("button", name="Make an API key").click()
+    line = member.locator("#curl").text_content()
+    fits(member)
+    assert '{"id":' in subprocess.check_output(["sh", "-c", f"{line} --silent"], text=True)
+
+
+def test_strangers_html_runs_and_loads_nothing(member):
+    script = "<script>top.hacked = 1</script><img src=/favicon.ico onerror='top.hacked = 1' onload='top.hacked = 1'>"
+    write(member, "<img src=x onerror='hacked = 1'>", f"<p>Hi</p>{script}")
+    expect(member.locator("#state")).to_contain_text("Sent")
+    expect(member.frame_locator("iframe").locator("p")).to_have_text("Hi")
+    assert member.evaluate("window.hacked") is None
+    member.get_by_role("link", name="Open it in the sandbox").click()
+    expect(member.frame_locator("iframe").locator("p")).to_have_text("Hi")
+    assert member.evaluate("window.hacked") is None
+    assert all("Security Policy" in error or "sandboxed" in error or "csp" in error for error in member.errors)
+    member.errors.clear()
+
+
+def test_the_playground_shows_why_a_queue_exists(page):
+    page.goto("/playground")
+    fits(page)
+    page.locator("#queued").get_by_label("To").press("Enter")
+    expect(page.locator("#queued-result")).to_contain_text(re.compile(r"Answered in \d+ ms"))
+    expect(page.locator("#live")).to_contain_text("Picked up")
+    expect(page.locator("#live")).to_contain_text("1 message in hand")
+    page.get_by_role("button", name="Send in the request").click()
+    expect(page.locator("#direct-result")).to_contain_text("Waiting for")
+    expect(page.locator("#direct-result")).to_contain_text(re.compile(r"Answered in 1\.\d s"))
+    expect(page.locator("#live .mails li").first).to_contain_text("Sent")
+    fits(page)
+
+
+def test_the_dashboard_shows_the_job_of_a_slow_email(member, mailsite):
+    answer = member.request.get("/send-email/dashboard@example.com").json()
+    member.goto(f"/messages/{answer['job_id']}")
+    expect(member.locator("#state")).to_contain_text("Sent")
+    member.get_by_role("link", name="The RQ job in the dashboard").click()
+    expect(member.locator("#content-main")).to_contain_text("finished")
+    expect(member.get_by_text("Email to dashboard@example.com: A slow email")).to_be_visible()
+    member.get_by_role("link", name="Its message").click()
+    expect(member).to_have_url(f"{mailsite.url}/messages/{answer['job_id']}")
+    member.goto("/admin/django_rq/dashboard/")
+    expect(member.get_by_role("link", name="default").first).to_be_visible()
+    said = mailsite.said
+    for line in ("Starting to send email to dashboard@example.com...", "Email sent to dashboard@example.com!"):
+        assert line in said
+
+
+def test_the_operators_desk_opens(member):
+    for path in ("/admin/", "/admin/emails/emailrequest/", "/admin/emails/apikey/", "/admin/emails/worker/"):
+        member.goto(path)
+        expect(member.locator("#site-name")).to_have_text("Mailsite")
+
+
+def test_the_keyboard_is_enough(member):
+    member.goto("/")
+    member.keyboard.press("Tab")
+    expect(member.get_by_role("link", name="Skip to the content")).to_be_focused()
+    member.keyboard.press("Enter")
+    member.keyboard.press("Tab")
+    expect(member.get_by_label("Recipient")).to_be_focused()
+
+
+def test_all_works_without_javascript(browser, mailsite):
+    context = browser.new_context(base_url=mailsite.url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(mailsite.login_link())
+    write(page, "Without")
+    expect(page.locator("#state")).to_contain_text("Sent")  # the page renews itself
+    page.goto("/playground")
+    page.get_by_role("button", name="Send in the request").click()
+    expect(page.locator("#direct-result")).to_contain_text("Answered in 1")
+    page.get_by_role("button", name="Send by the queue").click()
+    expect(page.locator("body")).to_contain_text('"message": "Email sending task has been queued."')
+    page.goto("/sandbox")
+    page.get_by_role("link", name="Delete all").click()
+    page.get_by_role("button", name="Delete all").click()
+    expect(page.get_by_role("status")).to_contain_text("The sandbox is empty")
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(f"{mailsite.url}/login")
+    context.close()
