@@ -7,13 +7,21 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import yaml
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
+
+from emails.drafts import Draft
+from emails.models import EmailRequest, SandboxMessage
+from tests import conftest
+from tests.environment import wait_until
+from tests.test_supervisor import free_port
 
 COMPOSE = yaml.safe_load((settings.BASE_DIR / "docker-compose.yml").read_text())
 DOCKERFILE = (settings.BASE_DIR / "Dockerfile").read_text()
@@ -161,6 +169,52 @@ def test_without_compose_too_a_missing_secret_is_a_sentence(name):
         f"HOST=0.0.0.0 opens Mailsite to other machines: set {name} too "
         f"({'50 random characters' if name == 'SECRET_KEY' else 'https://mail.example.com'}).\n"
     )
+
+
+@pytest.mark.stores
+def test_the_containers_own_commands_work_together_and_show_their_health(transactional_db, tmp_path):
+    """As compose would run them, on the tests' stores, and with ports of this machine for the containers' own."""
+    ports = {"2525": str(free_port()), "8000": str(free_port())}
+    variables = {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"} | environment("web", GIVEN)
+    variables |= {
+        "MAILSITE_DATA": str(tmp_path),
+        "DATABASE_URL": conftest.test_database_url(),
+        "REDIS_URL": f"unix://{settings.VALKEY_SOCKET}",
+        "EMAIL_URL": f"sandbox://127.0.0.1:{ports['2525']}",
+    }
+
+    def here(command: list[str]) -> list[str]:
+        return [re.sub("2525|8000", lambda match: ports[match[0]], word) for word in command]
+
+    def start(command: list[str]) -> subprocess.Popen:
+        return subprocess.Popen(here(command), env=variables, cwd=settings.BASE_DIR, start_new_session=True)
+
+    (web,) = re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)
+    commands = {name: shlex.split(OURS[name]["command"]) for name in ("sandbox", "worker")} | {"web": json.loads(web)}
+    assert start(shlex.split(OURS["migrate"]["command"])).wait(60) == 0
+    running = {name: start(command) for name, command in commands.items()}
+    try:
+        for name, process in running.items():
+            kind, *check = OURS[name]["healthcheck"]["test"]
+            assert kind == "CMD"
+            wait_until(
+                lambda check=check: start(check).wait(60) == 0, otherwise=f"{name} does not get healthy", seconds=60
+            )
+            assert process.poll() is None
+        email = EmailRequest.objects.submit(
+            [Draft.clean({"from": "a@example.com", "to": "b@example.com", "subject": "Hello", "text": "Hello"})],
+            origin="a test",
+        )[0]
+        wait_until(lambda: SandboxMessage.objects.exists(), f"message {email.pk} does not arrive")
+        for process in running.values():
+            process.terminate()
+        for name, process in running.items():
+            assert process.wait(40) == 0, name
+    finally:
+        for process in running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_the_image_runs_as_nobody_in_particular_and_holds_only_what_it_needs():
