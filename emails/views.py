@@ -166,16 +166,24 @@ def status_of(request: HttpRequest, email: EmailRequest) -> dict:
     for earlier, later in pairwise(events):
         later.seconds = (later.at - earlier.at).total_seconds()
     recipients = list(email.recipients.all())
-    hold = Hold.in_force().relay if email.state in WAITING else None
+    hold = hold_of(email)
     return {
         "email": email,
         "events": events,
         "recipients": recipients,
         "hold": hold,
-        "seen": f"{email.state}-{len(events)}-{'held' if hold else ''}",
+        "seen": f"{email.state}-{len(events)}-{hold.pk if hold else ''}",
         "job": job_of(request, email),
         "copy": copy_in_sandbox(recipients),
     }
+
+
+def hold_of(email: EmailRequest) -> Hold | None:
+    """What keeps a waiting message back, if anything does."""
+    if email.state not in WAITING:
+        return None
+    holds = Hold.in_force()
+    return holds.relay or holds.by_target.get(email.queue)
 
 
 def job_of(request: HttpRequest, email: EmailRequest) -> dict:

@@ -277,10 +277,14 @@ def test_the_live_part_is_sent_when_it_has_changed_and_polls_no_more_at_the_end(
     assert '<p id="state" hx-swap-oob="innerHTML">' in fragment
 
 
-def test_a_message_page_says_why_nothing_goes_out(member, submit):
-    email = submit()
+def test_a_message_page_says_why_nothing_goes_out_and_where_to_decide(member, submit):
+    email = submit(priority=2)
+    Hold.objects.create(target="low", reason="a party")
+    page = member.get(f"/messages/{email.pk}").text
+    assert "It is held back. Queue low: a party" in page
+    assert f'href="/admin/emails/emailrequest/?q={email.pk}"' in page
     Hold.note_trouble("connecting: Connection refused")
-    assert "No mail goes out at the moment: connecting: Connection refused" in member.get(f"/messages/{email.pk}").text
+    assert "Relay, in trouble: connecting: Connection refused" in member.get(f"/messages/{email.pk}").text
 
 
 def test_the_mail_as_rendered_can_do_nothing(member, submit):
