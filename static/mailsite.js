@@ -2,20 +2,19 @@
 
 // What the pages do beyond htmx: copy buttons, and the playground's stopwatches.
 
-async function copy(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = document.createElement("textarea"); // plain http on another host has no clipboard API
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
+async function copy(element) {
+  getSelection().selectAllChildren(element);
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+  } catch {
+    document.execCommand("copy"); // plain http on another host has no clipboard API
+  }
 }
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  await copy(document.getElementById(button.dataset.copy).textContent);
+  await copy(document.getElementById(button.dataset.copy));
   button.textContent = "Copied";
 });
 

@@ -179,6 +179,8 @@ def test_a_key_works_from_a_shell(member):
     member.get_by_role("button", name="Make an API key").click()
     line = member.locator("#curl").text_content()
     fits(member)
+    member.get_by_role("button", name="Copy").nth(1).click()
+    expect(member.get_by_role("button", name="Copied")).to_be_visible()
     assert '{"id":' in subprocess.check_output(["sh", "-c", f"{line} --silent"], text=True)
 
 
