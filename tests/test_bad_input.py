@@ -413,6 +413,38 @@ def test_the_web_server_answers_in_the_same_shape(server):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_bytes_that_no_client_library_would_send(server):
+    """Whatever the web server refuses by itself, it does so with a 4xx, without HTML, and goes on."""
+    key = ApiKey.create("tests")[1]
+
+    def exchange(request: str) -> str:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as caller:
+            caller.sendall(request.replace("\n", "\r\n").encode())
+            caller.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: caller.recv(65536), b"")).decode()
+
+    good = f"Host: localhost\nAuthorization: Bearer {key}\nContent-Type: application/json\nConnection: close\n"
+    without_length = exchange(f"POST /emails HTTP/1.1\n{good}\n" + json.dumps(MINIMAL))
+    assert without_length.startswith("HTTP/1.1 422 ")
+    assert '"missing_required_field"' in without_length
+    for request in (
+        f"POST /emails HTTP/1.1\n{good}Content-Length: nonsense\n\n{{}}",
+        f"POST /emails HTTP/1.1\n{good}Content-Length: -1\n\n{{}}",
+        f"POST /emails HTTP/1.1\n{good}Content-Length: 2\nContent-Length: 3\n\n{{}}",
+        f"POST /emails HTTP/1.1\n{good}Transfer-Encoding: chunked\n\nno chunk\n",
+        "nonsense\n\n",
+        "GET /emails HTTP/9.9\n\n",
+        f"GET /{'x' * 100_000} HTTP/1.1\n{good}\n",
+        f"GET /emails HTTP/1.1\n{good}X: {'x' * 1_000_000}\n\n",
+    ):
+        answer = exchange(request)
+        assert answer == "" or answer.split()[1][0] == "4", (request[:200], answer[:200])
+        assert "<html" not in answer.lower()
+    assert server.ask("GET", "/emails", Authorization=f"Bearer {key}").status == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_body_that_ends_early_stops_nobody(server):
     """A caller that hangs up in the middle of its body is forgotten; the next one is served."""
     key = ApiKey.create("tests")[1]
