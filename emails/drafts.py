@@ -4,33 +4,34 @@ The API, the web form and the playground all come here, so a rule about what may
 once. Nothing is looked up: no DNS, no database.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Self
 
-import email_validator
-import idna
-from email_validator import EmailNotValidError, validate_email
-
-# An intranet's names (.test, .local, a bare host) are deliverable where the relay knows them.
-email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+from emails import mime, schedule
+from emails.addresses import CONTROL, UNSTORABLE, Address, shortened
+from emails.mime import Attachment
 
 MAX_RECIPIENTS = 50
 MAX_SUBJECT = 998
 MAX_BYTES = 40 * 1024 * 1024
-FIELDS = ("from", "to", "cc", "bcc", "reply_to", "subject", "html", "text", "on_unknown")
+MAX_HEADERS = 100
+MAX_HEADER = 10_000
+MAX_TAGS = 50
+MAX_ATTACHMENTS = 100
+FIELDS = (
+    "from", "to", "cc", "bcc", "reply_to", "subject", "html", "text", "headers", "attachments", "tags",
+    "scheduled_at", "priority", "on_unknown", "topic_id",
+)  # fmt: skip
+_HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 §3.6.8: printable ASCII but the colon
+_OUR_HEADERS = {"from", "sender", "to", "cc", "bcc", "subject", "date", "message-id", "mime-version", "reply-to",
+                "return-path", "received", "dkim-signature"}  # fmt: skip
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+\s*(;.*)?$")
 
-MAX_ADDRESS = 1000  # characters of one address with its name, as the database keeps it
-MAX_NAME = 320
-
-# RFC 5322 allows no control characters in a header; U+2028/9 and U+0085 are line breaks to many programs.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  # NUL and halves of surrogate pairs: no database takes them
-
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETED = re.compile(rf'(?P<name>.*)<(?P<mailbox>(?:{_QUOTED.pattern})?[^<>"]*)>')
-_SEVERAL = re.compile(r"@[^,;]*[,;].*@")
 _NOTHING: tuple[object, ...] = (None, "", [])
 
 
@@ -52,69 +53,6 @@ class Invalid(Exception):
 
 
 @dataclass(frozen=True)
-class Address:
-    """One mailbox with an optional display name. `mailbox` has its domain in lower case."""
-
-    mailbox: str
-    name: str = ""
-
-    @property
-    def domain(self) -> str:
-        return self.mailbox.rpartition("@")[2]
-
-    @property
-    def ascii_domain(self) -> str:
-        """The domain as it goes over the wire, with A-labels (IDNA 2008)."""
-        return self.domain if self.domain.isascii() else idna.encode(self.domain, uts46=True).decode()
-
-    @property
-    def envelope(self) -> str:
-        """The mailbox as it goes into MAIL FROM and RCPT TO."""
-        return f"{self.mailbox.rpartition('@')[0]}@{self.ascii_domain}"
-
-    def __str__(self) -> str:
-        if not self.name:
-            return self.mailbox
-        plain = re.fullmatch(r"[^\x00-\x1f()<>\[\]:;@\\,.\"]+", self.name)
-        name = self.name if plain else '"' + re.sub(r'(["\\])', r"\\\1", self.name) + '"'
-        return f"{name} <{self.mailbox}>"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """One string is one address: `a@b` or `Name <a@b>`, whatever the name holds.
-
-        Raises ValueError with a sentence about what is wrong.
-        """
-        shown = _shortened(text)
-        if len(text) > MAX_ADDRESS:
-            raise ValueError(f"{shown!r} is too long: at most {MAX_ADDRESS} characters are allowed.")
-        if _CONTROL.search(text) or _UNSTORABLE.search(text):
-            raise ValueError(f"{shown!r} holds a line break or another character that no address may hold.")
-        if _SEVERAL.search(_QUOTED.sub("", text)):
-            raise ValueError(f"{shown!r} seems to hold several addresses: give each as an item of a list.")
-        name, mailbox = "", text.strip()
-        if bracketed := _BRACKETED.fullmatch(mailbox):
-            name, mailbox = bracketed["name"].strip(), bracketed["mailbox"].strip()
-        if _QUOTED.fullmatch(name):
-            name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
-        if len(name) > MAX_NAME:
-            raise ValueError(f"{shown!r} has a name of {len(name)} characters: at most {MAX_NAME} are allowed.")
-        if not mailbox:
-            raise ValueError("An address is empty." if not name else f"{shown!r} has no address between < and >.")
-        try:
-            parts = validate_email(
-                mailbox,
-                check_deliverability=False,
-                globally_deliverable=False,
-                allow_quoted_local=True,
-                allow_smtputf8=False,  # a local part beyond ASCII needs SMTPUTF8 all the way
-            )
-        except EmailNotValidError as error:
-            raise ValueError(f"{shown!r} is not a valid email address: {error}") from None
-        return cls(f"{parts.local_part}@{parts.domain}", name)
-
-
-@dataclass(frozen=True)
 class Draft:
     """A message that may be stored and sent. Build one with `Draft.clean`."""
 
@@ -126,6 +64,11 @@ class Draft:
     cc: list[Address] = field(default_factory=list)
     bcc: list[Address] = field(default_factory=list)
     reply_to: list[Address] = field(default_factory=list)
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    tags: list[tuple[str, str]] = field(default_factory=list)
+    scheduled_at: datetime | None = None
+    priority: int | None = None  # 0 high, 1 default, 2 low; None leaves it to the key or the door
     on_unknown: str = ""  # "resend" or "hold"; empty leaves it to the deployment
 
     @property
@@ -134,90 +77,256 @@ class Draft:
         return list({address.mailbox: address for address in [*self.to, *self.cc, *self.bcc]}.values())
 
     @classmethod
-    def clean(cls, fields: Mapping[str, Any]) -> Self:
-        """Checks raw fields under the API's names. Raises Invalid with every problem found."""
-        problems: list[Problem] = [
-            Problem(name, f"The field `{_shortened(name)}` is not supported. Supported fields: {', '.join(FIELDS)}.")
+    def clean(cls, fields: Mapping[str, Any], time_zone: str = "UTC") -> Self:
+        """Checks raw fields under the API's names. Raises Invalid with every problem found.
+
+        `time_zone` is that in which a bare phrase in `scheduled_at` is meant.
+        """
+        reader = _Reader(fields)
+        draft = reader.draft(cls, time_zone)
+        if reader.problems:
+            raise Invalid(reader.problems)
+        return draft
+
+
+class _Reader:
+    """Reads the fields of one draft, and collects what is wrong with them."""
+
+    def __init__(self, fields: Mapping[str, Any]):
+        self.fields = fields
+        self.problems = [
+            Problem(name, f"The field `{shortened(name)}` is not supported. Supported fields: {', '.join(FIELDS)}.")
             for name in fields
             if name not in FIELDS
         ]
 
-        def problem(name: str, message: str, kind: str = "validation_error") -> None:
-            problems.append(Problem(name, message, kind))
+    def problem(self, name: str, message: str, kind: str = "validation_error") -> None:
+        self.problems.append(Problem(name, message, kind))
 
-        def text_of(name: str) -> str | None:
-            value = fields.get(name)
-            if value is None or isinstance(value, str):
-                if value and _UNSTORABLE.search(value):
-                    problem(name, f"The `{name}` field holds a NUL character or half of a surrogate pair.")
-                return value
-            problem(name, f"The `{name}` field must be a string, not {_kind(value)}.")
-            return None
+    def draft(self, cls: type[Draft], time_zone: str) -> Draft:
+        sender = self.sender()
+        to, cc, bcc, reply_to = (self.addresses(name) for name in ("to", "cc", "bcc", "reply_to"))
+        if self.fields.get("to") in _NOTHING:
+            self.problem("to", "The `to` field is missing: give at least one recipient.", "missing_required_field")
+        if (count := len(to) + len(cc) + len(bcc)) > MAX_RECIPIENTS:
+            self.problem("to", f"{count} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.")
+        subject = self.subject()
+        html, text = self.text("html"), self.text("text")
+        if not html and not text and not any(p.field in ("html", "text") for p in self.problems):
+            self.problem("text", "The message has no body: give `html`, `text` or both.", "missing_required_field")
+        attachments = self.attachments()
+        size = _size([html, text]) + sum(-(-len(part.content) // 3) * 4 for part in attachments)
+        if size > MAX_BYTES:
+            self.problem(
+                "attachments" if attachments else "text",
+                f"The message has {size} bytes: at most {MAX_BYTES} are allowed.",
+            )
+        return cls(
+            sender=sender,
+            to=to,
+            subject=subject,
+            html=html or None,
+            text=text or None,
+            cc=cc,
+            bcc=bcc,
+            reply_to=reply_to,
+            headers=self.headers(),
+            attachments=attachments,
+            tags=self.tags(),
+            scheduled_at=self.scheduled_at(time_zone),
+            priority=self.choice("priority", {"high": 0, "default": 1, "low": 2}),
+            on_unknown=self.choice("on_unknown", {"resend": "resend", "hold": "hold"}) or "",
+        )
 
-        def addresses_of(name: str) -> list[Address]:
-            value = fields.get(name)
-            if value in _NOTHING:
-                return []
-            if isinstance(value, str):
-                value = [value]
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                problem(name, f"The `{name}` field must be an address or a list of addresses, each a string.")
-                return []
-            if len(value) > MAX_RECIPIENTS:
-                problem(name, f"{len(value)} addresses in the `{name}` field: at most {MAX_RECIPIENTS} are allowed.")
-                return []
-            found = []
-            for item in value:
-                try:
-                    found.append(Address.parse(item))
-                except ValueError as error:
-                    problem(name, f"The `{name}` field: {error}")
-            return found
-
-        senders = []
-        if fields.get("from") in _NOTHING:
-            problem("from", "The `from` field is missing: give the sender's address.", "missing_required_field")
-        elif not isinstance(fields["from"], str):
-            problem("from", f"The `from` field must be a string, not {_kind(fields['from'])}.")
+    def sender(self) -> Address | None:
+        value = self.fields.get("from")
+        if value in _NOTHING:
+            self.problem("from", "The `from` field is missing: give the sender's address.", "missing_required_field")
+        elif not isinstance(value, str):
+            self.problem("from", f"The `from` field must be a string, not {_kind(value)}.")
         else:
             try:
-                senders = [Address.parse(fields["from"])]
+                return Address.parse(value)
             except ValueError as error:
-                problem("from", f"The `from` field: {error}", "invalid_from_address")
+                self.problem("from", f"The `from` field: {error}", "invalid_from_address")
+        return None
 
-        to, cc, bcc = addresses_of("to"), addresses_of("cc"), addresses_of("bcc")
-        reply_to = addresses_of("reply_to")
-        if fields.get("to") in _NOTHING:
-            problem("to", "The `to` field is missing: give at least one recipient.", "missing_required_field")
-        if (count := len(to) + len(cc) + len(bcc)) > MAX_RECIPIENTS:
-            problem("to", f"{count} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.")
-
-        subject = text_of("subject") or ""
-        if "subject" not in fields or fields["subject"] is None:
-            problem("subject", "The `subject` field is missing.", "missing_required_field")
-        if _CONTROL.search(subject.replace("\t", " ")):
-            problem("subject", "The `subject` field holds a line break or another control character.")
+    def subject(self) -> str:
+        subject = self.text("subject") or ""
+        if self.fields.get("subject") is None:
+            self.problem("subject", "The `subject` field is missing.", "missing_required_field")
+        if CONTROL.search(subject.replace("\t", " ")):
+            self.problem("subject", "The `subject` field holds a line break or another control character.")
         elif len(subject) > MAX_SUBJECT:
-            problem("subject", f"The `subject` field has {len(subject)} characters: at most {MAX_SUBJECT} are allowed.")
+            length = len(subject)
+            self.problem("subject", f"The `subject` field has {length} characters: at most {MAX_SUBJECT} are allowed.")
+        return subject.strip()
 
-        html, text = text_of("html"), text_of("text")
-        if not html and not text and not any(p.field in ("html", "text") for p in problems):
-            problem("text", "The message has no body: give `html`, `text` or both.", "missing_required_field")
-        size = _size([html, text])
-        if size > MAX_BYTES:
-            problem("text", f"The message has {size} bytes: at most {MAX_BYTES} are allowed.")
+    def text(self, name: str) -> str | None:
+        value = self.fields.get(name)
+        if value is None or isinstance(value, str):
+            if value and UNSTORABLE.search(value):
+                self.problem(name, f"The `{name}` field holds a NUL character or half of a surrogate pair.")
+            return value
+        self.problem(name, f"The `{name}` field must be a string, not {_kind(value)}.")
+        return None
 
-        on_unknown = fields.get("on_unknown")
-        if on_unknown not in (None, "resend", "hold"):
-            problem("on_unknown", "The `on_unknown` field must be `resend` or `hold`.")
+    def choice(self, name: str, allowed: dict[str, Any]) -> Any:
+        value = self.fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or value not in allowed:
+            known = ", ".join(f"`{word}`" for word in allowed)
+            self.problem(name, f"The `{name}` field must be one of {known}.")
+            return None
+        return allowed[value]
 
-        if problems:
-            raise Invalid(problems)
-        return cls(senders[0], to, subject.strip(), html or None, text or None, cc, bcc, reply_to, on_unknown or "")
+    def addresses(self, name: str) -> list[Address]:
+        value = self.fields.get(name)
+        if value in _NOTHING:
+            return []
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.problem(name, f"The `{name}` field must be an address or a list of addresses, each a string.")
+            return []
+        if len(value) > MAX_RECIPIENTS:
+            self.problem(name, f"{len(value)} addresses in the `{name}` field: at most {MAX_RECIPIENTS} are allowed.")
+            return []
+        found = []
+        for item in value:
+            try:
+                found.append(Address.parse(item))
+            except ValueError as error:
+                self.problem(name, f"The `{name}` field: {error}")
+        return found
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The caller's own headers; those that Mailsite writes itself are refused by name."""
+        value = self.fields.get("headers")
+        if value is None:
+            return []
+        if not isinstance(value, dict):
+            self.problem("headers", f"The `headers` field must be an object of strings, not {_kind(value)}.")
+            return []
+        if len(value) > MAX_HEADERS:
+            self.problem("headers", f"{len(value)} headers: at most {MAX_HEADERS} are allowed.")
+        found = []
+        for name, text in value.items():
+            shown = shortened(name)
+            if not _HEADER_NAME.fullmatch(name):
+                self.problem("headers", f"{shown!r} is not a header's name: up to 76 letters, digits and dashes.")
+            elif name.lower() in _OUR_HEADERS or name.lower().startswith("content-"):
+                self.problem("headers", f"The header `{shown}` is Mailsite's own: it can't be set here.")
+            elif not isinstance(text, str):
+                self.problem("headers", f"The header `{shown}` must be a string, not {_kind(text)}.")
+            elif CONTROL.search(text.replace("\t", " ")) or UNSTORABLE.search(text):
+                self.problem("headers", f"The header `{shown}` holds a line break or another control character.")
+            elif len(text) > MAX_HEADER:
+                self.problem(
+                    "headers", f"The header `{shown}` has {len(text)} characters: at most {MAX_HEADER} are allowed."
+                )
+            elif mime.unfoldable(name, text):
+                self.problem("headers", f"The header `{shown}` has no place to fold within 998 characters (RFC 5322).")
+            else:
+                found.append((name, text.strip()))
+        return found
+
+    def tags(self) -> list[tuple[str, str]]:
+        value = self.fields.get("tags")
+        if value is None:
+            return []
+        shape = "The `tags` field must be a list of objects, each with a `name` and a `value`."
+        if not isinstance(value, list) or not all(isinstance(tag, dict) for tag in value):
+            self.problem("tags", shape)
+            return []
+        if len(value) > MAX_TAGS:
+            self.problem("tags", f"{len(value)} tags: at most {MAX_TAGS} are allowed.")
+        found = []
+        for tag in value:
+            pair = (tag.get("name"), tag.get("value"))
+            if set(tag) - {"name", "value"} or not all(isinstance(part, str) for part in pair):
+                self.problem("tags", shape)
+            elif not all(_TAG.fullmatch(part) for part in pair):
+                message = "A tag's name and value have 1 to 256 ASCII letters, digits, dashes and underscores."
+                self.problem("tags", f"{message} {shortened(':'.join(pair))!r} is none.")
+            else:
+                found.append(pair)
+        return found
+
+    def attachments(self) -> list[Attachment]:
+        value = self.fields.get("attachments")
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.problem("attachments", "The `attachments` field must be a list of objects.", "invalid_attachment")
+            return []
+        if len(value) > MAX_ATTACHMENTS:
+            self.problem("attachments", f"{len(value)} attachments: at most {MAX_ATTACHMENTS} are allowed.")
+            return []
+        found = []
+        for index, item in enumerate(value):
+            try:
+                found.append(_attachment(item))
+            except ValueError as error:
+                self.problem("attachments", f"`attachments[{index}]`: {error}", "invalid_attachment")
+        return found
+
+    def scheduled_at(self, time_zone: str) -> datetime | None:
+        value = self.fields.get("scheduled_at")
+        if value in (None, ""):
+            return None
+        if not isinstance(value, str):
+            self.problem("scheduled_at", f"The `scheduled_at` field must be a string, not {_kind(value)}.")
+            return None
+        try:
+            return schedule.parse(value, time_zone)
+        except ValueError as error:
+            self.problem("scheduled_at", f"The `scheduled_at` field: {error}")
+            return None
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
+def _attachment(item: dict[str, Any]) -> Attachment:
+    """Raises ValueError with a sentence."""
+    known = {"filename", "content", "content_type", "contentType", "content_id", "contentId", "path"}
+    if unknown := set(item) - known:
+        raise ValueError(f"the field `{shortened(min(unknown))}` is not supported.")
+    if item.get("path") is not None:
+        raise ValueError("`path` is not supported: this server fetches no URLs. Give the file as `content`.")
+    filename = item.get("filename")
+    if not isinstance(filename, str) or not filename.strip():
+        raise ValueError("`filename` is missing.")
+    content_type = item.get("content_type", item.get("contentType")) or None
+    content_id = item.get("content_id", item.get("contentId")) or None
+    for name, text, longest in (
+        ("filename", filename, 1000),
+        ("content_type", content_type, 255),
+        ("content_id", content_id, 255),
+    ):
+        if text is None:
+            continue
+        if not isinstance(text, str) or len(text) > longest or CONTROL.search(text) or UNSTORABLE.search(text):
+            raise ValueError(f"`{name}` must be a string of at most {longest} characters, without control characters.")
+    if content_type and not _MEDIA_TYPE.match(content_type):
+        raise ValueError(f"`content_type` {shortened(content_type)!r} is not a media type such as `application/pdf`.")
+    return Attachment(filename, _bytes(item.get("content")), content_type, content_id)
+
+
+def _bytes(content: Any) -> bytes:
+    """What the clients send: base64, a list of byte values, or Node's Buffer as JSON."""
+    if isinstance(content, dict) and content.get("type") == "Buffer":
+        content = content.get("data")
+    if isinstance(content, list):
+        try:
+            return bytes(content)
+        except (TypeError, ValueError):
+            raise ValueError("`content` must hold whole numbers from 0 to 255.") from None
+    if not isinstance(content, str):
+        raise ValueError("`content` is missing: give base64, or a list of byte values.")
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except ValueError:
+        raise ValueError("`content` is not valid base64.") from None
 
 
 def _size(texts: Iterable[str | None]) -> int:

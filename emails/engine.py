@@ -430,12 +430,16 @@ class Engine:
         return email
 
     def _attempt(self, relay: Connection, email: EmailRequest) -> Outcome:
+        recipients = [recipient.address for recipient in email.recipients.all() if recipient.is_waiting]
+        if not recipients:
+            return Outcome()
         try:
-            message = email.raw()
+            message = self._persist(email.raw)
         except Exception as error:
             logger.exception("Message %s can't be built.", email.pk)
             return Outcome(broken=f"the message can't be built: {error!r}")
-        recipients = [recipient.address for recipient in email.recipients.all() if recipient.is_waiting]
+        finally:
+            connection.close()
         try:
             outcome = relay.send(email.envelope_sender, recipients, message)
         except Exception as error:

@@ -48,12 +48,29 @@ class ApiKey(models.Model):
     """A key for the API. Only its hash is kept: 190 random bits need no slow password hash."""
 
     PREFIX = "ms_"
+    USE_NOTED_EVERY = timedelta(minutes=1)
+
+    class Permission(models.TextChoices):
+        FULL = "full_access", "Full access"
+        SENDING = "sending_access", "Sending only"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid7, editable=False)
     name = models.CharField(max_length=100)
     start = models.CharField(max_length=12, editable=False, help_text="The key's first characters, to recognise it by.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
+    permission = models.CharField(max_length=20, choices=Permission, default=Permission.FULL)
+    domains = models.JSONField(default=list, blank=True, help_text="From-domains it may use; none means any.")
+    priority = models.PositiveSmallIntegerField(
+        choices=Priority, default=Priority.DEFAULT, help_text="For mail that doesn't say."
+    )
+    time_zone = models.CharField(max_length=64, default="UTC", help_text="In which `tomorrow at 9am` is read.")
+    rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Requests a second; empty for no limit.")
+    daily_quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Emails a day (UTC); empty for no limit."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False, help_text="Within a minute.")
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
@@ -63,15 +80,21 @@ class ApiKey(models.Model):
         return self.name
 
     @classmethod
-    def create(cls, name: str) -> tuple[Self, str]:
+    def create(cls, name: str, **fields: Any) -> tuple[Self, str]:
         """A new key, and its token: the one moment at which that can be seen."""
         token = cls.PREFIX + secrets.token_urlsafe(24)
-        return cls.objects.create(name=name, start=token[:8], digest=cls.hash(token)), token
+        return cls.objects.create(name=name, start=token[:8], digest=cls.hash(token), **fields), token
 
     @classmethod
     def find(cls, token: str) -> Self | None:
-        """The key that `token` opens, unless it is unknown or revoked."""
-        return cls.objects.filter(digest=cls.hash(token), revoked_at=None).first()
+        """The key that `token` opens, unless it is unknown, revoked or expired. Notes now and then that it is used."""
+        now = timezone.now()
+        key = cls.objects.filter(digest=cls.hash(token), revoked_at=None).first()
+        if not key or (key.expires_at and key.expires_at <= now):
+            return None
+        if not key.last_used_at or key.last_used_at < now - cls.USE_NOTED_EVERY:
+            cls.objects.filter(pk=key.pk).update(last_used_at=now)
+        return key
 
     @staticmethod
     def hash(token: str) -> str:
@@ -109,6 +132,12 @@ class Once:
     api_key: ApiKey
     key: str
     digest: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its answer is there already, so that nothing new will be stored."""
+        since = timezone.now() - IDEMPOTENCY_KEPT
+        return IdempotencyKey.objects.filter(api_key=self.api_key, key=self.key, created_at__gte=since).exists()
 
 
 class OnceConflict(Exception):
@@ -167,15 +196,15 @@ class Hold(models.Model):
         RELAY = "relay", "Relay"
         TROUBLE = "trouble", "Relay, in trouble"
 
-    class Meta:
-        verbose_name = "pause"
-
     target = models.CharField(primary_key=True, max_length=10, choices=Target)
     reason = models.TextField()
     by = models.CharField(max_length=150, blank=True, help_text="Who paused it; empty for trouble.")
     since = models.DateTimeField(default=timezone.now)
     failures = models.PositiveIntegerField(default=0, editable=False)
     probe_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = "pause"
 
     def __str__(self) -> str:
         return f"{self.get_target_display()}: {self.reason}"
@@ -263,8 +292,15 @@ class EmailQuerySet(models.QuerySet):
                     for email, draft in zip(emails, drafts, strict=True)
                     for address in draft.recipients
                 )
+                Tag.objects.bulk_create(
+                    Tag(email=email, name=name, value=value)
+                    for email, draft in zip(emails, drafts, strict=True)
+                    for name, value in draft.tags
+                )
+                Attachment.store(emails, drafts)
                 Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{origin}; queue {email.queue}")
-                transaction.on_commit(lambda: doorbell.ring([email.job() for email in emails]))
+                due = [email for email in emails if email.state == State.QUEUED]
+                transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]))
         except IntegrityError:
             if not once:
                 raise
@@ -296,7 +332,10 @@ class EmailQuerySet(models.QuerySet):
         if first.digest != once.digest:
             raise OnceConflict(concurrent=False)
         found = {str(email.pk): email for email in self.filter(pk__in=first.emails)}
-        return [found.get(id) or EmailRequest(pk=UUID(id)) for id in first.emails]
+        emails = [found.get(id) or EmailRequest(pk=UUID(id)) for id in first.emails]
+        for email in emails:
+            email.is_replay = True
+        return emails
 
     # Claiming
 
@@ -314,6 +353,7 @@ class EmailQuerySet(models.QuerySet):
             self.filter(pk__in=taken)._move(
                 states.CLAIM, State.CLAIMED, due_at=None, worker=worker, claims=F("claims") + 1
             )
+            Suppression.apply(taken)
             emails = list(
                 self.filter(pk__in=taken, worker=worker).select_related("content").prefetch_related("recipients")
             )
@@ -325,13 +365,14 @@ class EmailQuerySet(models.QuerySet):
 
         Lost jobs, an emptied Redis, retries and dead workers' mail all come back through this one query.
         """
-        due = self._due(holds or Hold.in_force(), timezone.now() - grace).order_by("priority", "due_at")
+        fresh = Q(state=State.QUEUED, due_at__gt=timezone.now() - grace)  # their doorbell is still to be heard
+        due = self._due(holds or Hold.in_force()).exclude(fresh).order_by("priority", "due_at")
         return list(due.values_list("pk", flat=True)[:limit])
 
-    def _due(self, holds: Holds, moment: datetime | None = None) -> Self:
+    def _due(self, holds: Holds) -> Self:
         if holds.relay:
             return self.none()
-        return self.filter(due_at__lte=moment or timezone.now()).exclude(priority__in=holds.queues)
+        return self.filter(due_at__lte=timezone.now()).exclude(priority__in=holds.queues)
 
     def mark(self, emails: "Sequence[EmailRequest]", worker: Worker, moment: datetime) -> set[UUID]:
         """Durably notes that `emails` are about to be transmitted, for the first time at `moment` if at all.
@@ -457,6 +498,16 @@ class EmailQuerySet(models.QuerySet):
         """Notes that uncertain messages did arrive. Returns how many."""
         return self._decide(states.CONFIRM, State.SENT, Recipient.State.ACCEPTED, f"{by} found that it arrived")
 
+    def reschedule(self, moment: datetime, by: str) -> int:
+        """Puts messages that wait off until `moment`, or forward to it. Returns how many."""
+        with transaction.atomic():
+            chosen = list(self.filter(state__in=states.RESCHEDULE.sources).select_for_update())
+            EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
+                states.RESCHEDULE, State.SCHEDULED, due_at=moment, scheduled_at=moment
+            )
+            Event.record(chosen, Event.Kind.SCHEDULED, lambda email: f"for {moment:%Y-%m-%d %H:%M:%S %Z} by {by}")
+        return len(chosen)
+
     def send_now(self, by: str) -> int:
         """Makes waiting messages due at once, uncertain ones that are held included. Returns how many."""
         with transaction.atomic():
@@ -510,6 +561,7 @@ class EmailRequest(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid7, editable=False)
     created_at = models.DateTimeField()
+    scheduled_at = models.DateTimeField(null=True)
     state = models.CharField(max_length=12, choices=State, default=State.QUEUED)
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.DEFAULT)
     on_unknown = models.CharField(max_length=6, choices=OnUnknown)
@@ -533,12 +585,14 @@ class EmailRequest(models.Model):
     # How the last attempt was settled, for whoever reports it.
     settled_as = ""
     detail = ""
+    is_replay = False  # whether `submit` found it stored before, under the same idempotency key
 
     class Meta:
         verbose_name = "email"
         indexes = [
             models.Index("priority", "due_at", condition=Q(due_at__isnull=False), name="email_waiting"),
             models.Index("worker", condition=Q(worker__isnull=False), name="email_held"),
+            models.Index("state", "id", name="email_state"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -563,8 +617,10 @@ class EmailRequest(models.Model):
         email = cls(
             id=uuid.uuid7(),
             created_at=now,
-            due_at=now,
-            priority=priority,
+            scheduled_at=draft.scheduled_at,
+            due_at=draft.scheduled_at or now,
+            state=State.SCHEDULED if draft.scheduled_at else State.QUEUED,
+            priority=priority if draft.priority is None else draft.priority,
             on_unknown=draft.on_unknown or settings.ON_UNKNOWN,
             sender=str(draft.sender),
             envelope_sender=draft.sender.envelope,
@@ -579,6 +635,9 @@ class EmailRequest(models.Model):
             cc=[str(address) for address in draft.cc],
             bcc=[str(address) for address in draft.bcc],
             reply_to=[str(address) for address in draft.reply_to],
+            headers=draft.headers,
+            tags=draft.tags,
+            attachments=len(draft.attachments),
         )
         return email
 
@@ -605,10 +664,12 @@ class EmailRequest(models.Model):
         # The playground's job keeps RQ's own lifetime, so that its result can be looked up at leisure.
         return doorbell.Job(str(self.pk), self.queue, str(self), keep=500 if self.delay else 10)
 
-    def raw(self) -> bytes:
-        """The bytes that the relay gets; `Date` is missing until the first transmission."""
+    @property
+    def message(self) -> mime.Message:
+        """What goes on the wire, as fields."""
         content = self.content
-        return mime.build(
+        addresses = [*self.to, *content.cc, *content.bcc]
+        return mime.Message(
             sender=self.sender,
             to=self.to,
             cc=content.cc,
@@ -617,8 +678,13 @@ class EmailRequest(models.Model):
             html=content.html,
             text=content.text,
             message_id=self.message_id,
-            date=self.date,
+            date=timezone.localtime(self.date) if self.date else None,
+            smtputf8=mime.needs_smtputf8(self.sender) or all(map(mime.needs_smtputf8, addresses)),
         )
+
+    def raw(self) -> bytes:
+        """The bytes that the relay gets; `Date` is missing until the first transmission."""
+        return mime.build(self.message)
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> "list[Recipient]":
         """Works out the next state from what the relay said; `record` stores it. Returns changed recipients."""
@@ -659,6 +725,8 @@ class EmailRequest(models.Model):
         reached = {recipient.state for recipient in recipients}
         if Recipient.State.ACCEPTED in reached:
             self._finish(State.SENT, Event.Kind.SENT, str(outcome), now)
+        elif reached == {Recipient.State.SUPPRESSED}:
+            self._finish(State.SUPPRESSED, Event.Kind.SUPPRESSED, "all recipients are on the suppression list", now)
         elif waiting:
             age = f"given up after {self.attempts} attempts"
             self._finish(State.FAILED, Event.Kind.FAILED, f"{age}: {outcome.summary(Verdict.DEFERRED)}", now)
@@ -699,9 +767,81 @@ class Content(models.Model):
     cc = models.JSONField(default=list)
     bcc = models.JSONField(default=list)
     reply_to = models.JSONField(default=list)
+    headers = models.JSONField(default=list, help_text="The caller's own, as pairs of name and value.")
+    tags = models.JSONField(default=list, help_text="Pairs of name and value.")
+    attachments = models.PositiveSmallIntegerField(default=0, help_text="How many there are.")
 
     def __str__(self) -> str:
         return f"Content of {self.email_id}"
+
+
+class Tag(models.Model):
+    """The index of messages by tag."""
+
+    email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE)
+    name = models.CharField(max_length=256)
+    value = models.CharField(max_length=256)
+
+    class Meta:
+        indexes = [models.Index("name", "value", "email", name="tag_name_value")]
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.value}"
+
+
+class Blob(models.Model):
+    """Bytes, stored once however many messages carry them."""
+
+    digest = models.CharField(primary_key=True, max_length=64, help_text="SHA-256 of the content.")
+    content = models.BinaryField()
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class Attachment(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid7, editable=False)
+    email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE, related_name="attachments")
+    position = models.PositiveSmallIntegerField()
+    filename = models.TextField()
+    content_type = models.CharField(max_length=255, default="", help_text="As the caller gave it; empty: by the name.")
+    content_id = models.CharField(max_length=255, default="", help_text="Makes it an inline part, named by cid: URLs.")
+    size = models.PositiveBigIntegerField(help_text="Bytes.")
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT)
+
+    def __str__(self) -> str:
+        return self.filename
+
+    @classmethod
+    def store(cls, emails: Sequence[EmailRequest], drafts: Sequence[Draft]) -> None:
+        """Stores the attachments of `drafts` for `emails`, and each content once."""
+        rows, blobs = [], {}
+        for email, draft in zip(emails, drafts, strict=True):
+            for position, part in enumerate(draft.attachments):
+                digest = hashlib.sha256(part.content).hexdigest()
+                blobs[digest] = part.content
+                rows.append(
+                    cls(
+                        email=email,
+                        position=position,
+                        filename=part.filename,
+                        content_type=part.content_type or "",
+                        content_id=part.content_id or "",
+                        size=len(part.content),
+                        blob_id=digest,
+                    )
+                )
+        if not rows:
+            return
+        known = set(Blob.objects.filter(pk__in=blobs).values_list("pk", flat=True))
+        new = [Blob(digest=digest, content=content) for digest, content in blobs.items() if digest not in known]
+        Blob.objects.bulk_create(new, ignore_conflicts=True)
+        cls.objects.bulk_create(rows)
+
+    def as_part(self) -> mime.Attachment:
+        return mime.Attachment(
+            self.filename, bytes(self.blob.content), self.content_type or None, self.content_id or None
+        )
 
 
 class Recipient(models.Model):
@@ -745,6 +885,35 @@ class Recipient(models.Model):
         return self.state in self.WAITING
 
 
+class Suppression(models.Model):
+    """An address that is not sent to, whoever asks."""
+
+    class Origin(models.TextChoices):
+        BOUNCE = "bounce", "Bounced"
+        COMPLAINT = "complaint", "Complained"
+        MANUAL = "manual", "Added by hand"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid7, editable=False)
+    mailbox = models.CharField("address", max_length=320, unique=True, help_text="In lower case.")
+    origin = models.CharField(max_length=10, choices=Origin, default=Origin.MANUAL)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.mailbox
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.mailbox = self.mailbox.lower()
+        super().save(*args, **kwargs)
+
+    @classmethod
+    def apply(cls, ids: Collection[UUID]) -> None:
+        """Marks the recipients of messages that are about to be sent but are on the list."""
+        waiting = Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING)
+        waiting.filter(mailbox__in=cls.objects.values("mailbox")).update(
+            state=Recipient.State.SUPPRESSED, reply="on the suppression list: not sent to"
+        )
+
+
 class Event(models.Model):
     """A line of a message's timeline."""
 
@@ -755,6 +924,7 @@ class Event(models.Model):
         DEFERRED = "deferred", "Deferred"
         UNKNOWN = "unknown", "Uncertain"
         LATE = "late", "Late outcome, not applied"
+        SCHEDULED = "scheduled", "Scheduled"
         HURRIED = "hurried", "Made due at once"
         SENT = "sent", "Sent"
         DELIVERED = "delivered", "Delivered"

@@ -65,15 +65,16 @@ def send_directly(address: str) -> Direct:
 def transmit(draft: Draft) -> Outcome:
     time.sleep(settings.PLAYGROUND_DELAY)
     message = mime.build(
-        sender=str(draft.sender),
-        to=[str(recipient) for recipient in draft.to],
-        cc=[],
-        reply_to=[],
-        subject=draft.subject,
-        html=draft.html,
-        text=draft.text,
-        message_id=make_msgid(domain=draft.sender.ascii_domain),
-        date=timezone.now(),
+        mime.Message(
+            sender=str(draft.sender),
+            to=[str(recipient) for recipient in draft.to],
+            subject=draft.subject,
+            html=draft.html,
+            text=draft.text,
+            message_id=make_msgid(domain=draft.sender.ascii_domain),
+            date=timezone.localtime(),
+            smtputf8=True,
+        )
     )
     relay = Connection(settings.RELAY)
     try:

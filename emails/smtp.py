@@ -1,10 +1,10 @@
-"""The SMTP client: one open connection to the relay, its dialogue, and what each reply means.
+"""The SMTP client: one open session with the relay, its dialogue, and what each reply means.
 
 Every reply and every network error is classified here and nowhere else. What comes out is a value:
 
 - a `Result` for each recipient: accepted (2xx after the dot), deferred (4xx), bounced (5xx);
 - `trouble`: the relay can't be used. Up to the login the message is blameless; later it is deferred too;
-- `unknown`: the link was lost after the final dot was written, so the relay may have the message or not;
+- `unknown`: the session was lost after the final dot was written, so the relay may have the message or not;
 - `broken`: the message itself can't be built.
 
 docs/smtp.md has the table, line by line.
@@ -14,12 +14,12 @@ import base64
 import enum
 import ipaddress
 import re
-import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -55,9 +55,12 @@ class Relay:
         parts = urlsplit(url)
         if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError
+        if parts.password and not parts.username:
+            raise ValueError
+        parts.hostname.encode("idna")  # raises UnicodeError, a ValueError, where a label is empty or too long
         if parts.scheme == "sandbox" and parts.port:
             return cls(parts.hostname, parts.port, "none", is_sandbox=True)
-        port, tls = schemes[parts.scheme] if parts.scheme in schemes else (0, "")
+        port, tls = schemes.get(parts.scheme, (0, ""))
         if not port:
             raise ValueError
         return cls(
@@ -80,7 +83,7 @@ class Relay:
     def __str__(self) -> str:
         if self.is_sandbox:
             return "sandbox"
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Verdict(enum.Enum):
@@ -91,7 +94,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's answer: code, and text with the enhanced code (RFC 3463) where there is one.
+    """A server's answer: its code, and its text, which begins with the enhanced code (RFC 3463) if there is one.
 
     Code 0 is for what we say in the server's place: that it fell silent, or can't take such an address.
     """
@@ -101,12 +104,20 @@ class Reply:
 
     @property
     def verdict(self) -> Verdict:
+        """The first digit decides (RFC 5321 §4.2)."""
         if 200 <= self.code < 300:
             return Verdict.ACCEPTED
         return Verdict.DEFERRED if self.code < 500 else Verdict.BOUNCED
 
+    @property
+    def is_too_many_recipients(self) -> bool:
+        """552 was the code before RFC 2821; with another enhanced code both speak of the mailbox."""
+        other = re.match(r"[45]\.(?!5\.3\b)\d+\.\d+\b", self.text)
+        return self.code in (452, 552) and not other
+
     def __str__(self) -> str:
-        return f"{self.code or ''} {self.text}".strip()
+        """In one line, as logs and timelines have it."""
+        return f"{self.code or ''} {' '.join(self.text.split())}".strip()
 
 
 @dataclass(frozen=True)
@@ -159,222 +170,178 @@ class Trouble(Exception):
 
 
 class LostAfterDot(Exception):
-    """The connection was lost when the message was out: nobody can know whether the relay has it."""
+    """The session was lost when the message was out: nobody can know whether the relay has it."""
 
 
 class Connection:
-    """A session with the relay, opened when first needed and kept open between messages."""
-
-    MAX_LINE = 8192  # RFC 5321 allows 512; some servers say more
-    BLOCK = 256 * 1024
+    """The way to the relay: a session that is opened when first needed and kept open between messages."""
 
     def __init__(self, relay: Relay, hello: str = "", timeouts: Timeouts = Timeouts()):  # noqa: B008  frozen
         self.relay = relay
         self.hello = hello
         self.timeouts = timeouts
-        self.extensions: dict[str, str] = {}
-        self._socket: socket.socket | None = None
-        self._buffer = b""
-        self._timeout = self._deadline = 0.0
-        self.is_ready = False  # greeted, secured and logged in
-        self._in_use = False
+        self._session: Session | None = None
+        self._in_use = threading.RLock()
 
     @property
-    def is_open(self) -> bool:
-        return self._socket is not None
+    def is_ready(self) -> bool:
+        """Whether the relay has greeted us and let us in."""
+        session = self._session
+        return session is not None and session.is_open
 
     @property
     def is_working(self) -> bool:
         """Whether the relay has let us in, and is still there for all we know. May be asked by any thread."""
-        return self.is_ready and (self._in_use or not self._hung_up())
+        if not self._in_use.acquire(blocking=False):
+            return self.is_ready
+        try:
+            return self._session is not None and self._session.is_quiet()
+        finally:
+            self._in_use.release()
 
     def send(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
         """One mail transaction with one message for `recipients`.
 
-        A server that has hung up on the idle connection, or that ends it after some messages, costs a
-        silent reconnect.
+        A server that has hung up on the idle session, or that ends it after some messages, costs a silent
+        reconnect: trouble means that the final dot was not written, so a second try makes no second copy.
         """
-        self._in_use = True
-        try:
-            return self._send(sender, recipients, message)
-        finally:
-            self._in_use = False
+        with self._in_use:
+            if self._session and self._session.is_quiet():
+                outcome = self._session.transact(sender, recipients, message)
+                if not outcome.trouble:
+                    return outcome
+            try:
+                session = self.open()
+            except Trouble as trouble:
+                return Outcome(trouble=str(trouble))
+            return session.transact(sender, recipients, message)
 
-    def _send(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
-        reused = self.is_ready and not self._hung_up()
-        if not reused:
+    def open(self) -> "Session":
+        """Connects, greets, secures and logs in. Raises Trouble with the reason and the stage."""
+        with self._in_use:
             self.close()
             try:
-                self.open()
-            except Trouble as trouble:
-                self.close()
-                return Outcome(trouble=str(trouble))
-        try:
-            return self._transact(sender, recipients, message)
-        except Trouble as trouble:
-            self.close()
-            if reused:
-                return self._send(sender, recipients, message)
-            deferred = Result(Verdict.DEFERRED, Reply(0, str(trouble)))
-            return Outcome({recipient: deferred for recipient in recipients}, trouble=str(trouble))
+                connected = socket.create_connection(self.relay.address, self.timeouts.connect)
+            except (OSError, UnicodeError) as error:
+                raise _trouble(error, "connecting", self.timeouts.connect) from error
+            session = Session(connected, self.relay, self.hello, self.timeouts)
+            try:
+                session.begin()
+            except Exception:
+                session.quit()
+                raise
+            self._session = session
+            return session
 
-    def open(self) -> None:
-        """Connects, greets, secures and logs in. Raises Trouble with the stage and the reason."""
+    def close(self) -> None:
+        """Says QUIT if there is someone to say it to; never raises."""
+        with self._in_use:
+            if self._session:
+                self._session.quit()
+                self._session = None
+
+
+class Session:
+    """The dialogue over one TCP connection, from the greeting to QUIT."""
+
+    BLOCK = 256 * 1024
+    MAX_REPLY = 64 * 1024  # RFC 5321 §4.5.3.1.5 allows lines of 512 bytes; some servers say more, and in many lines
+    MAX_TEXT = 4000  # characters of a reply that are kept
+
+    # Replies that speak of the session, whatever command they answer: the server closes it (RFC 5321 §3.8), finds
+    # the command out of sequence, or wants a login, a better one, or encryption first (RFC 4954 §6).
+    ABOUT_THE_SESSION = frozenset({421, 503, 530, 534, 535, 538})
+
+    def __init__(self, connected: socket.socket, relay: Relay, hello: str, timeouts: Timeouts):
+        self.relay = relay
+        self.hello = hello
+        self.timeouts = timeouts
+        self.extensions: dict[str, str] = {}
+        self._socket = connected
         self._buffer = b""
-        with self._stage("connecting", self.timeouts.connect):
-            host, port = self.relay.address
-            self._socket = socket.create_connection((host, port), timeout=self.timeouts.connect)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._deadline = 0.0
+        self._in_transaction = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._socket.fileno() != -1
+
+    def is_quiet(self) -> bool:
+        """Whether the server has neither spoken nor hung up. Unasked, it does so to end the session."""
+        try:
+            self._socket.settimeout(0)
+            self._buffer += self._socket.recv(self.MAX_REPLY)
+        except (BlockingIOError, ssl.SSLWantReadError):  # the latter also when all that came was TLS's own
+            return not self._buffer
+        except OSError:
+            pass
+        return False
+
+    # From the greeting to the login
+
+    def begin(self) -> None:
+        """Everything that comes before the first message. Raises Trouble."""
         if self.relay.tls == "implicit":
             self._start_tls()
         with self._stage("waiting for the greeting", self.timeouts.greeting):
-            self._expect(self._reply(), 220)
+            self._expect_success(self._reply())
         self._greet()
-        if self.relay.tls == "required" and "STARTTLS" not in self.extensions:
-            raise Trouble("the relay offers no STARTTLS, which submission:// requires")
-        if self.relay.tls in ("required", "offered") and "STARTTLS" in self.extensions:
-            with self._stage("at STARTTLS", self.timeouts.command):
-                self._expect(self._command("STARTTLS"), 220)
-            self._buffer = b""  # what a man in the middle wrote before TLS must not count (CVE-2011-0411)
+        if self.relay.tls in ("required", "offered") and self._may_start_tls():
             self._start_tls()
             self._greet()
         if self.relay.username:
             self._log_in()
-        self.is_ready = True
-
-    def close(self) -> None:
-        """Says QUIT if there is someone to say it to; never raises."""
-        if not self._socket:
-            return
-        try:
-            self._socket.settimeout(1)
-            self._socket.sendall(b"QUIT\r\n")
-        except OSError:
-            pass
-        finally:
-            self._drop()
-
-    def _transact(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
-        results = self._impossible(sender, recipients, message)
-        rest = [recipient for recipient in recipients if recipient not in results]
-        if not rest:
-            return Outcome(results)
-        reply = self._mail_from(sender, rest, len(message))
-        if reply.verdict is not Verdict.ACCEPTED:
-            self._reset()
-            return Outcome(results | {recipient: Result(reply.verdict, reply) for recipient in rest})
-        results |= self._rcpt_to(rest)
-        taken = [recipient for recipient in rest if results[recipient].verdict is Verdict.ACCEPTED]
-        if not taken:
-            self._reset()
-            return Outcome(results)
-        try:
-            reply = self._data(message)
-        except LostAfterDot as lost:
-            self._drop()
-            return Outcome(unknown=str(lost))
-        results |= {recipient: Result(reply.verdict, reply) for recipient in taken}
-        more = any(result.reply.code == 452 for result in results.values() if result.verdict is Verdict.DEFERRED)
-        return Outcome(results, more=more and reply.verdict is Verdict.ACCEPTED)
-
-    def _impossible(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, Result]:
-        """What this relay has told us in advance that it can't take."""
-        limit = self.extensions.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < len(message):
-            reply = Reply(0, f"5.3.4 the message has {len(message)} bytes, the relay takes at most {limit}")
-            return {recipient: Result(Verdict.BOUNCED, reply) for recipient in recipients}
-        if "SMTPUTF8" in self.extensions:
-            return {}
-        reply = Reply(
-            0, "5.6.7 the address has non-ASCII letters before the @, which this relay can't take (no SMTPUTF8)"
-        )
-        return {
-            recipient: Result(Verdict.BOUNCED, reply)
-            for recipient in recipients
-            if not (recipient.isascii() and sender.isascii())
-        }
-
-    def _mail_from(self, sender: str, recipients: Sequence[str], size: int) -> Reply:
-        command = f"MAIL FROM:<{sender}>"
-        if "SIZE" in self.extensions:
-            command += f" SIZE={size}"
-        if not all(address.isascii() for address in (sender, *recipients)):
-            command += " SMTPUTF8"
-        with self._stage("at MAIL FROM", self.timeouts.command):
-            reply = self._command(command)
-            if reply.code in (530, 534, 535, 538):  # it wants a login, or a better one: no message's fault
-                raise Trouble(f"the relay said {reply}")
-            return self._unless_closing(reply)
-
-    def _rcpt_to(self, recipients: Sequence[str]) -> dict[str, Result]:
-        results = {}
-        with self._stage("at RCPT TO", self.timeouts.command):
-            for recipient in recipients:
-                reply = self._unless_closing(self._command(f"RCPT TO:<{recipient}>"))
-                results[recipient] = Result(reply.verdict, reply)
-        return results
-
-    def _data(self, message: bytes) -> Reply:
-        """Sends the message; the server's last word on it. Raises LostAfterDot if that is not to be had."""
-        with self._stage("at DATA", self.timeouts.data):
-            reply = self._unless_closing(self._command("DATA"))
-        if reply.code != 354:
-            if reply.verdict is Verdict.ACCEPTED:
-                raise Trouble(f"the relay said {reply} to DATA")
-            self._reset()
-            return reply
-        with self._stage("sending the message", self.timeouts.block):
-            # All but the final dot: as long as that is missing, the relay can't have accepted.
-            self._write_message(_dot_stuffed(message))
-        try:
-            with self._stage("after the final dot", self.timeouts.final):
-                self._write(b".\r\n")
-                reply = self._reply()
-                if reply.code // 100 == 3:
-                    raise Trouble(f"the relay said {reply}")
-        except Trouble as trouble:
-            raise LostAfterDot(str(trouble)) from None
-        if reply.code == 421:
-            self._drop()
-        return reply
-
-    def _unless_closing(self, reply: Reply) -> Reply:
-        """A 421 at any time means that the server closes the connection (RFC 5321 §3.8)."""
-        if reply.code == 421:
-            raise Trouble(f"the relay said {reply}")
-        return reply
 
     def _greet(self) -> None:
-        hello = self.hello or self._address_literal()
         with self._stage("at EHLO", self.timeouts.command):
+            hello = self.hello or self._address_literal()
             reply = self._command(f"EHLO {hello}")
+            self.extensions = {}
             if reply.verdict is Verdict.BOUNCED:
-                reply = self._command(f"HELO {hello}")
-            self._expect(reply, 250)
-        words = [line.split(None, 1) for line in reply.text.split("\n")[1:]]
-        self.extensions = {word[0].upper(): word[1] if len(word) > 1 else "" for word in words if word}
+                self._expect_success(self._command(f"HELO {hello}"))
+                return
+            self._expect_success(reply)
+        for line in reply.text.splitlines()[1:]:
+            keyword, _, parameters = line.partition(" ")
+            self.extensions[keyword.upper()] = parameters.strip()
 
     def _address_literal(self) -> str:
         """Our end's address as RFC 5321 §4.1.3 writes it: always true, and no host name leaks."""
-        assert self._socket
         address = ipaddress.ip_address(self._socket.getsockname()[0].partition("%")[0])
         return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
 
+    def _may_start_tls(self) -> bool:
+        """Asks for TLS. Where it is only "offered", a server that has none, or not now, gets mail in the clear."""
+        required = self.relay.tls == "required"
+        if "STARTTLS" not in self.extensions:
+            if required:
+                raise Trouble("the relay offers no STARTTLS, which submission:// requires")
+            return False
+        with self._stage("at STARTTLS", self.timeouts.command):
+            reply = self._command("STARTTLS")
+            if required or reply.code == 421:
+                self._expect_success(reply)
+            if self._buffer:  # a man in the middle's words must not count as said under TLS (CVE-2011-0411)
+                raise Trouble("the relay spoke on in the clear")
+        return reply.verdict is Verdict.ACCEPTED
+
     def _start_tls(self) -> None:
         # Opportunistic TLS takes any certificate: a self-signed one is better than none.
-        context = _tls_context(verified=self.relay.tls != "offered")
-        assert self._socket
-        with self._stage("starting TLS", self.timeouts.greeting):
-            self._socket = context.wrap_socket(self._socket, server_hostname=self.relay.host)
+        context = tls_context(verified=self.relay.tls != "offered")
+        with self._stage("starting TLS", self.timeouts.connect):
+            # In two steps, so that it is ours to close if the handshake fails.
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=self.relay.host, do_handshake_on_connect=False
+            )
+            self._socket.do_handshake()
 
     def _log_in(self) -> None:
-        assert self._socket
         offered = self.extensions.get("AUTH", "").upper().split()
-        encrypted = isinstance(self._socket, ssl.SSLSocket)
-        if not encrypted and not ipaddress.ip_address(self._socket.getpeername()[0]).is_loopback:
-            raise Trouble("the relay offers no TLS, and a password must not travel in the clear")
-        user, password = self.relay.username.encode(), self.relay.password.encode()
         with self._stage("at AUTH", self.timeouts.command):
+            user, password = self.relay.username.encode(), self.relay.password.encode()
+            encrypted = isinstance(self._socket, ssl.SSLSocket)
+            if not encrypted and not ipaddress.ip_address(self._socket.getpeername()[0]).is_loopback:
+                raise Trouble("the relay offers no TLS, and a password must not travel in the clear")
             if "PLAIN" in offered:
                 reply = self._command("AUTH PLAIN " + _base64(b"\0" + user + b"\0" + password))
             elif "LOGIN" in offered:
@@ -384,97 +351,194 @@ class Connection:
                         reply = self._command(_base64(secret))
             else:
                 raise Trouble("the relay offers neither AUTH PLAIN nor AUTH LOGIN, but EMAIL_URL has a login")
-            if reply.code != 235:
+            if reply.verdict is not Verdict.ACCEPTED:
                 raise Trouble(f"the relay refused our login: {reply}")
 
-    def _reset(self) -> None:
-        with self._stage("at RSET", self.timeouts.command):
-            self._expect(self._command("RSET"), 250)
+    # A mail transaction
 
-    def _expect(self, reply: Reply, code: int) -> None:
-        if reply.code != code:
-            raise Trouble(str(reply))
+    def transact(self, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
+        """What came of one message; what was settled before a trouble, or before nobody can know, stands."""
+        objections = {recipient: self._objection(sender, recipient, len(message)) for recipient in recipients}
+        outcome = Outcome({to: Result(Verdict.BOUNCED, Reply(0, why)) for to, why in objections.items() if why})
+        rest = [recipient for recipient in recipients if recipient not in outcome.results]
+        try:
+            if rest:
+                self._transact(sender, rest, message, outcome)
+        except LostAfterDot as lost:
+            self.quit()
+            outcome.unknown = str(lost)
+        except Trouble as trouble:
+            self.quit()
+            outcome.trouble = str(trouble)
+            deferred = Result(Verdict.DEFERRED, Reply(0, str(trouble)))
+            outcome.results = {recipient: deferred for recipient in rest} | outcome.results
+        return outcome
+
+    def _objection(self, sender: str, recipient: str, size: int) -> str:
+        """Why this relay can't take the message for `recipient`, as far as that is known in advance."""
+        if sender and not _is_mailbox(sender):
+            return f"5.1.7 the sender's address can't be written into a command: {sender!r}"
+        if not _is_mailbox(recipient):
+            return f"5.1.3 the address can't be written into a command: {recipient!r}"
+        limit = re.fullmatch("[0-9]{1,20}", self.extensions.get("SIZE", ""))
+        if limit and 0 < int(limit[0]) < size:
+            return f"5.3.4 the message has {size} bytes, the relay takes at most {limit[0]}"
+        for address in (sender, recipient):
+            if "SMTPUTF8" not in self.extensions and not address.isascii():
+                return f"5.6.7 this relay can't take {address}: its letters beyond ASCII need SMTPUTF8"
+        return ""
+
+    def _transact(self, sender: str, recipients: Sequence[str], message: bytes, outcome: Outcome) -> None:
+        if self._in_transaction:  # the last one was refused half-way
+            with self._stage("at RSET", self.timeouts.command):
+                self._expect_success(self._command("RSET"))
+        parameters = f" SIZE={len(message)}" if "SIZE" in self.extensions else ""
+        if not all(address.isascii() for address in (sender, *recipients)):
+            parameters += " SMTPUTF8"
+        reply = self._ask(f"MAIL FROM:<{sender}>{parameters}", "at MAIL FROM", self.timeouts.command)
+        if reply.verdict is not Verdict.ACCEPTED:
+            outcome.results |= dict.fromkeys(recipients, Result(reply.verdict, reply))
+            return
+        self._in_transaction = True
+        taken = []
+        for recipient in recipients:
+            reply = self._ask(f"RCPT TO:<{recipient}>", "at RCPT TO", self.timeouts.command)
+            if reply.verdict is Verdict.ACCEPTED:
+                taken.append(recipient)
+            else:
+                verdict = Verdict.DEFERRED if reply.is_too_many_recipients else reply.verdict
+                outcome.results[recipient] = Result(verdict, reply)
+        if taken:
+            too_many = any(result.reply.is_too_many_recipients for result in outcome.results.values())
+            reply = self._data(message)
+            outcome.results |= dict.fromkeys(taken, Result(reply.verdict, reply))
+            outcome.more = too_many and reply.verdict is Verdict.ACCEPTED
+
+    def _data(self, message: bytes) -> Reply:
+        """Sends the message; the server's last word on it. Raises LostAfterDot if that is not to be had."""
+        reply = self._ask("DATA", "at DATA", self.timeouts.data, success=3)
+        if reply.code >= 400:
+            return reply
+        # All but the final dot: as long as that is missing, the relay can't have accepted.
+        wire = memoryview(_dot_stuffed(message))
+        for start in range(0, len(wire), self.BLOCK):  # each with its own time: a slow line is no silence
+            with self._stage("sending the message", self.timeouts.block):
+                try:
+                    self._socket.sendall(wire[start : start + self.BLOCK])
+                except OSError:
+                    if self.is_quiet():
+                        raise
+                    return self._refusal_before_the_dot()
+        with self._stage("sending the final dot", self.timeouts.block):
+            if not self.is_quiet():
+                return self._refusal_before_the_dot()
+            self._socket.sendall(b".\r\n")
+        try:
+            with self._stage("after the final dot", self.timeouts.final):
+                reply = self._reply()
+                if reply.code // 100 == 3:
+                    raise Trouble(f"the relay said {reply}")
+        except Trouble as trouble:
+            raise LostAfterDot(str(trouble)) from None
+        self._in_transaction = False
+        if reply.code == 421:
+            self._socket.close()
+        return reply
+
+    def _refusal_before_the_dot(self) -> Reply:
+        """A server that can't bear the whole message says why and hangs up."""
+        reply = self._reply()
+        self._check_place(reply, success=0)
+        self._socket.close()
+        return reply
+
+    def quit(self) -> None:
+        """Its answer is not waited for: by now all is settled that can be."""
+        with suppress(OSError):
+            self._socket.settimeout(1)
+            self._socket.sendall(b"QUIT\r\n")
+        self._socket.close()
+
+    # Commands and replies
+
+    def _ask(self, command: str, stage: str, timeout: float, success: int = 2) -> Reply:
+        """One command of a transaction and its reply, if that is about the message. Raises Trouble."""
+        with self._stage(stage, timeout):
+            reply = self._command(command)
+            self._check_place(reply, success)
+            return reply
+
+    def _check_place(self, reply: Reply, success: int) -> None:
+        """Raises Trouble for a reply that is about the session, or that has no sense at this point."""
+        if reply.code in self.ABOUT_THE_SESSION or reply.code // 100 not in (success, 4, 5):
+            raise Trouble(f"the relay said {reply}")
+
+    def _expect_success(self, reply: Reply) -> None:
+        if reply.verdict is not Verdict.ACCEPTED:
+            raise Trouble(f"the relay said {reply}")
 
     def _command(self, line: str) -> Reply:
-        self._write(line.encode() + b"\r\n")
+        if self._buffer:  # replies would be taken for those of other commands
+            raise Trouble(f"the relay spoke out of turn: {self._buffer[:80]!r}")
+        self._socket.sendall(line.encode() + b"\r\n")
         return self._reply()
 
-    def _write(self, data: bytes) -> None:
-        assert self._socket
-        self._socket.sendall(data)
-
-    def _write_message(self, message: bytes) -> None:
-        """In blocks, each with its own time: a large message over a slow line is no silence."""
-        assert self._socket
-        self._socket.settimeout(self.timeouts.block)
-        for start in range(0, len(message), self.BLOCK):
-            self._socket.sendall(memoryview(message)[start : start + self.BLOCK])
-
     def _reply(self) -> Reply:
-        """Reads one reply, of one line or several (RFC 5321 §4.2), within the stage's timeout as a whole."""
-        self._deadline = time.monotonic() + self._timeout
-        texts: list[str] = []
+        """Reads one reply, of one line or several (RFC 5321 §4.2.1)."""
+        texts, size = [], 0
         while True:
             line = self._line()
-            match = re.fullmatch(rb"([2-5]\d\d)(?:([ -])(.*))?", line)
-            if not match or len(texts) > 100:
+            size += len(line)
+            match = re.fullmatch(rb"([2-5]\d\d)(?:([ -])(.*))?", line, re.DOTALL)
+            if not match or size > self.MAX_REPLY:
                 raise Trouble(f"the relay said something that is no SMTP: {line[:80]!r}")
-            texts.append((match[3] or b"").replace(b"\0", b"?").decode(errors="replace").strip())
+            texts.append(_printable(match[3] or b""))
             if match[2] != b"-":
-                return Reply(int(match[1]), "\n".join(texts))
+                return Reply(int(match[1]), "\n".join(texts)[: self.MAX_TEXT])
 
     def _line(self) -> bytes:
-        assert self._socket
         while b"\n" not in self._buffer:
-            if len(self._buffer) > self.MAX_LINE:
+            if len(self._buffer) > self.MAX_REPLY:
                 raise Trouble("the relay sent a line without an end")
-            self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
-            chunk = self._socket.recv(65536)
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:  # of the whole stage: a drip of bytes doesn't extend it
+                raise TimeoutError
+            self._socket.settimeout(remaining)
+            chunk = self._socket.recv(self.MAX_REPLY)
             if not chunk:
                 raise ConnectionResetError("the relay closed the connection")
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
 
-    def _hung_up(self) -> bool:
-        """Whether the server has spoken or closed while we were idle: either way it is done with us."""
-        if not (connection := self._socket):
-            return True
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))
-
     @contextmanager
     def _stage(self, name: str, timeout: float) -> Iterator[None]:
         """One stage of the dialogue: its timeout, and its name in the Trouble that its errors become."""
-        self._timeout = timeout
-        if self._socket:
-            self._socket.settimeout(timeout)
+        self._deadline = time.monotonic() + timeout
         try:
+            self._socket.settimeout(timeout)
             yield
         except Trouble as trouble:
             raise Trouble(f"{trouble} ({name})") from None
-        except OSError as error:
-            self._drop()
-            raise Trouble(f"{_in_words(error, timeout)} ({name})") from error
-
-    def _drop(self) -> None:
-        self.is_ready = False
-        if self._socket:
+        except (OSError, UnicodeError) as error:
             self._socket.close()
-            self._socket = None
+            raise _trouble(error, name, timeout) from error
 
 
-def _in_words(error: OSError, timeout: float) -> str:
+def _trouble(error: OSError | UnicodeError, stage: str, timeout: float) -> Trouble:
     if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the relay's certificate is not valid: {error.verify_message}"
-    return error.strerror or str(error) or type(error).__name__
+        why = f"no answer within {timeout:g} s"
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        why = f"the relay's certificate is not valid: {error.verify_message}"
+    elif isinstance(error, ssl.SSLError) and error.reason:
+        why = f"TLS failed: {error.reason.replace('_', ' ').lower()}"
+    else:
+        why = getattr(error, "strerror", "") or str(error) or type(error).__name__
+    return Trouble(f"{why} ({stage})")
 
 
-@cache
-def _tls_context(verified: bool) -> ssl.SSLContext:
+@cache  # reading the system's certificates takes 60 ms
+def tls_context(verified: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if not verified:
         context.check_hostname = False
@@ -482,12 +546,26 @@ def _tls_context(verified: bool) -> ssl.SSLContext:
     return context
 
 
+_MAILBOX = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^ "<>\\]+)@[^ "<>\\]+')
+
+
+def _is_mailbox(address: str) -> bool:
+    """Whether `address` stays one word between < and >: no address can smuggle in a parameter or a command."""
+    return address.isprintable() and bool(_MAILBOX.fullmatch(address))
+
+
 def _dot_stuffed(message: bytes) -> bytes:
-    """The message as it goes over the wire (RFC 5321 §4.5.2), ending in CRLF, without the final dot."""
+    """The message as RFC 5321 §4.5.2 wants it, ending in CRLF, without the final dot."""
     if not message.endswith(b"\r\n"):
         message += b"\r\n"
     message = message.replace(b"\r\n.", b"\r\n..")
     return b"." + message if message.startswith(b".") else message
+
+
+def _printable(text: bytes) -> str:
+    """A server's words, safe to store, log and show: no control characters, no line breaks."""
+    decoded = text.decode(errors="replace").replace("\t", " ").strip()
+    return "".join(character if character.isprintable() else "?" for character in decoded)
 
 
 def _base64(value: bytes) -> str:

@@ -69,6 +69,7 @@ LOSE = _way({State.TRANSMITTING}, State.UNKNOWN)
 # A worker died too often while transmitting this very message.
 CONDEMN = _way({State.TRANSMITTING}, State.FAILED)
 # An operator's or the sender's decisions about a message that waits.
+RESCHEDULE = _way({State.SCHEDULED, State.QUEUED, State.DEFERRED}, State.SCHEDULED)
 SEND_NOW = _way(WAITING, State.QUEUED)
 CANCEL = _way(WAITING, State.CANCELED)
 GIVE_UP = _way(WAITING, State.FAILED)
@@ -79,6 +80,6 @@ REPORT = _way({State.SENT, State.DELIVERED}, State.DELIVERED, State.BOUNCED, Sta
 
 TRANSITIONS = {
     "claim": CLAIM, "release": RELEASE, "mark": MARK, "settle": SETTLE, "settle late": SETTLE_LATE, "lose": LOSE,
-    "condemn": CONDEMN, "send now": SEND_NOW, "cancel": CANCEL, "give up": GIVE_UP, "confirm": CONFIRM,
-    "report": REPORT,
+    "condemn": CONDEMN, "reschedule": RESCHEDULE, "send now": SEND_NOW, "cancel": CANCEL, "give up": GIVE_UP,
+    "confirm": CONFIRM, "report": REPORT,
 }  # fmt: skip

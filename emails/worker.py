@@ -22,7 +22,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 
 from emails import surroundings
-from emails.doorbell import Ledger, Popped, Settled
+from emails.doorbell import Ledger, Popped
 from emails.engine import Engine
 from emails.models import Worker
 

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emails.drafts import Address, Draft, Invalid
+from emails.addresses import Address
+from emails.drafts import Draft, Invalid
 from emails.models import EmailRequest
 
 MINIMAL = {"from": "shop@example.com", "to": "moss@example.com", "subject": "Hello", "text": "Hello"}
