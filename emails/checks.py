@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 
-@register
+@register("mailsite")
 def stores(app_configs, **options) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     database = settings.DATABASES["default"]
@@ -19,7 +19,7 @@ def stores(app_configs, **options) -> list[CheckMessage]:
     return found
 
 
-@register
+@register("mailsite")
 def queue(app_configs, **options) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     apps = list(settings.INSTALLED_APPS)
@@ -42,7 +42,7 @@ def queue(app_configs, **options) -> list[CheckMessage]:
     return found
 
 
-@register
+@register("mailsite")
 def delivery(app_configs, **options) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     relay = settings.RELAY

@@ -9,6 +9,7 @@ are those of rq 3.0 (pinned); tests/test_doorbell.py holds what is written here 
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -97,36 +98,40 @@ class Ledger:
         self.connection = worker.connection
         self.queues = worker.queues
         self.running: dict[str, Popped] = {}
+        self._owed: dict[str, float] = defaultdict(float)  # pops that lower queues have coming
         self._execution = uuid4().hex  # a job runs once at a time here, so one id serves them all
 
     def pop(self, limit: int, timeout: float, without: Collection[str] = ()) -> list[Popped]:
-        """Up to `limit` ids, the most urgent queue first; each waiting lower queue gets a tenth of them.
+        """Up to `limit` ids, the most urgent queue first; of every ten pops a waiting lower queue gets one.
 
         Queues named in `without` are left alone. With nothing there, waits up to `timeout` seconds for one.
         """
         queues = [source for source in self.queues if source.name not in without]
-        reserve = max(1, limit // 10)
+        lower: list[Popped] = []
+        for source in queues[1:]:
+            self._owed[source.name] += limit / 10
+            due = min(int(self._owed[source.name]), limit - len(lower))
+            self._owed[source.name] -= due  # also where nothing waits: what isn't used isn't saved up
+            lower += self._take(source, due)
         popped: list[Popped] = []
-        for index, source in enumerate(queues):
-            lower = len(queues) - index - 1
-            share = min(limit - len(popped), max(1, limit - len(popped) - lower * reserve))
-            if share > 0:
-                popped += [Popped(id.decode(), source.name) for id in self.connection.lpop(source.key, share) or []]
+        for source in queues:
+            popped += self._take(source, limit - len(lower) - len(popped))
+            popped += [job for job in lower if job.queue == source.name]
         if not popped and timeout:
             if not queues:
                 time.sleep(timeout)
-            elif found := self.connection.blpop([source.key for source in queues], timeout):
-                name = next(source.name for source in queues if source.key == found[0].decode())
-                popped.append(Popped(found[1].decode(), name))
+            elif answer := self.connection.blpop([source.key for source in queues], timeout):
+                name = next(source.name for source in queues if source.key == answer[0].decode())
+                popped.append(Popped(answer[1].decode(), name))
         return popped
+
+    def _take(self, source: Queue, count: int) -> list[Popped]:
+        found = self.connection.lpop(source.key, count) if count > 0 else []
+        return [Popped(id.decode(), source.name) for id in found or []]
 
     def start(self, popped: Iterable[Popped]) -> None:
         """Registers jobs as started by this worker. A job that somebody has deleted stays deleted."""
-        popped = list(popped)
-        with self.connection.pipeline(transaction=False) as pipe:
-            for job in popped:
-                pipe.exists(RQJob.key_for(job.id))
-            known = [job for job, exists in zip(popped, pipe.execute(), strict=True) if exists]
+        known = self._existing(list(popped))
         moment = utcformat(now())
         started = {"status": JobStatus.STARTED, "started_at": moment, "last_heartbeat": moment}
         with self.connection.pipeline() as pipe:
@@ -138,34 +143,48 @@ class Ledger:
                 pipe.sadd(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), execution.composite_key)
             self._believe(pipe, known)
             if known:
+                pipe.expire(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), STARTED_TTL)
                 self.worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
             pipe.execute()
 
     def settle(self, settled: Iterable[Settled]) -> None:
         """Ends jobs that were started here; the others, whose message was found by the poll, have none."""
+        ended = [(job, end) for end in settled if (job := self.running.pop(end.id, None))]
+        kept = {job.id for job in self._existing([job for job, _ in ended])}
         with self.connection.pipeline() as pipe:
-            for end in settled:
-                if not (job := self.running.pop(end.id, None)):
-                    continue
-                key, status = RQJob.key_for(job.id), JobStatus.FAILED if end.failed else JobStatus.FINISHED
-                keep = FAILURE_TTL if end.failed else end.keep
-                registry = FailedJobRegistry if end.failed else FinishedJobRegistry
-                pipe.hset(key, mapping={"status": status, "ended_at": utcformat(now())})
-                pipe.expire(key, keep)
-                pipe.zadd(registry.key_template.format(job.queue), {job.id: current_timestamp() + keep})
-                Result(
-                    job.id,
-                    Result.Type.FAILED if end.failed else Result.Type.SUCCESSFUL,
-                    self.connection,
-                    return_value=None if end.failed else end.text,
-                    exc_string=end.text if end.failed else None,
-                    worker_name=self.worker.name,
-                ).save(keep, pipe)
+            for job, end in ended:
+                if job.id in kept:
+                    self._write_end(pipe, job, end)
                 self._end_execution(pipe, job)
-                pipe.hincrby(self.worker.key, "failed_job_count" if end.failed else "successful_job_count", 1)
             if not self.running:
                 self.worker.set_state(WorkerStatus.IDLE, pipeline=pipe)
             pipe.execute()
+
+    def _write_end(self, pipe: Pipeline, job: Popped, end: Settled) -> None:
+        keep = FAILURE_TTL if end.failed else end.keep
+        registry = FailedJobRegistry if end.failed else FinishedJobRegistry
+        status = JobStatus.FAILED if end.failed else JobStatus.FINISHED
+        pipe.hset(RQJob.key_for(job.id), mapping={"status": status, "ended_at": utcformat(now())})
+        pipe.expire(RQJob.key_for(job.id), keep)
+        pipe.zadd(registry.key_template.format(job.queue), {job.id: current_timestamp() + keep})
+        Result(
+            job.id,
+            Result.Type.FAILED if end.failed else Result.Type.SUCCESSFUL,
+            self.connection,
+            return_value=None if end.failed else end.text,
+            exc_string=end.text if end.failed else None,
+            worker_name=self.worker.name,
+        ).save(keep, pipe)
+        pipe.hincrby(self.worker.key, "failed_job_count" if end.failed else "successful_job_count", 1)
+
+    def _existing(self, jobs: list[Popped]) -> list[Popped]:
+        """Those that nobody has deleted on the dashboard: writing to the others would make half a job anew."""
+        if not jobs:
+            return []
+        with self.connection.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.exists(RQJob.key_for(job.id))
+            return [job for job, exists in zip(jobs, pipe.execute(), strict=True) if exists]
 
     def forget(self, job_id: str) -> Popped | None:
         """Takes a job that is not ours out of the books, for whoever runs it."""
