@@ -13,6 +13,7 @@ from types import FrameType
 from uuid import UUID
 
 from django.db import DatabaseError, connection
+from redis import Redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
@@ -21,7 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 
-from emails import surroundings
+from emails import doorbell, surroundings
 from emails.doorbell import Ledger, Popped
 from emails.engine import Engine
 from emails.models import Worker
@@ -46,6 +47,21 @@ class MailWorker(BaseWorker):
         super().__init__(queues, name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}", **options)
         self._next_beat = self._next_look = 0.0
         self._redis_is_there = True
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        try:
+            super()._set_ip_address(connection)
+        except RedisError:
+            self.ip_address = "unknown"
+
+    def bootstrap(self, *args, **options) -> None:
+        """Registers in Redis; waits for it, and begins anew if it goes away meanwhile."""
+        while True:
+            try:
+                self.connection.delete(self.key)  # left by a try that got halfway
+                return super().bootstrap(*args, **options)
+            except RedisError:
+                doorbell.wait_for_redis()
 
     def work(self, burst: bool = False, logging_level: str | None = None, max_jobs: int | None = None,
              max_idle_time: int | None = None, with_scheduler: bool = False, **options) -> bool:  # fmt: skip

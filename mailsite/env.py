@@ -29,10 +29,9 @@ def _read[T](name: str, default: T, parse: Callable[[str], T], expected: str, *,
         return default
     try:
         return parse(text)
-    except ValueError as error:
+    except ValueError:
         shown = "its value (not shown: it may hold a password)" if secret else repr(text)
-        reason = f" ({error})" if str(error) and not secret else ""
-        raise EnvironmentProblem(f"{name} is {shown}, expected {expected}{reason}.") from None
+        raise EnvironmentProblem(f"{name} is {shown}, expected {expected}.") from None
 
 
 def text(name: str, default: str = "") -> str:

@@ -1,6 +1,6 @@
 from importlib import import_module
 
-from emails.doorbell import QUEUES, wait_for_redis
+from emails.doorbell import QUEUES
 
 stock = import_module("django_rq.management.commands.rqworker-pool")
 
@@ -10,5 +10,4 @@ class Command(stock.Command):
     requires_system_checks = ["mailsite"]  # Django's own ask the database, which the worker waits for
 
     def handle(self, *queues: str, **options) -> None:
-        wait_for_redis()
         super().handle(*(queues or QUEUES), **options)

@@ -1,6 +1,6 @@
 from django_rq.management.commands import rqworker
 
-from emails.doorbell import QUEUES, wait_for_redis
+from emails.doorbell import QUEUES
 
 
 class Command(rqworker.Command):
@@ -8,5 +8,4 @@ class Command(rqworker.Command):
     requires_system_checks = ["mailsite"]  # Django's own ask the database, which the worker waits for
 
     def handle(self, *queues: str, **options) -> None:
-        wait_for_redis()
         super().handle(*(queues or QUEUES), **options)
