@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import email_validator
@@ -37,7 +38,7 @@ class Address:
     @property
     def ascii_domain(self) -> str:
         """The domain as it goes over the wire, with A-labels (IDNA 2008)."""
-        return self.domain if self.domain.isascii() else idna.encode(self.domain, uts46=True).decode()
+        return ascii_domain(self.domain)
 
     @property
     def envelope(self) -> str:
@@ -64,11 +65,7 @@ class Address:
             raise ValueError(f"{shown!r} holds a line break or another character that no address may hold.")
         if _SEVERAL.search(_QUOTED.sub("", text)):
             raise ValueError(f"{shown!r} seems to hold several addresses: give each as an item of a list.")
-        name, mailbox = "", text.strip()
-        if bracketed := _BRACKETED.fullmatch(mailbox):
-            name, mailbox = bracketed["name"].strip(), bracketed["mailbox"].strip()
-        if _QUOTED.fullmatch(name):
-            name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
+        name, mailbox = split(text)
         if len(name) > MAX_NAME:
             raise ValueError(f"{shown!r} has a name of {len(name)} characters: at most {MAX_NAME} are allowed.")
         if not mailbox:
@@ -79,11 +76,32 @@ class Address:
                 check_deliverability=False,
                 globally_deliverable=False,
                 allow_quoted_local=True,
-                allow_smtputf8=False,  # a local part beyond ASCII needs SMTPUTF8 all the way
+                allow_smtputf8=True,  # whether the relay can take it, it will say
             )
         except EmailNotValidError as error:
             raise ValueError(f"{shown!r} is not a valid email address: {error}") from None
         return cls(f"{parts.local_part}@{parts.domain}", name)
+
+
+def split(text: str) -> tuple[str, str]:
+    """Name and mailbox in `a@b` or `Name <a@b>`: whatever stands before one trailing <…> is the name."""
+    name, mailbox = "", text.strip()
+    if bracketed := _BRACKETED.fullmatch(mailbox):
+        name, mailbox = bracketed["name"].strip(), bracketed["mailbox"].strip()
+    if _QUOTED.fullmatch(name):
+        name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
+    return name, mailbox
+
+
+@lru_cache(maxsize=1024)
+def ascii_domain(domain: str) -> str:
+    """The domain with A-labels (IDNA 2008) in place of what is beyond ASCII."""
+    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+
+
+def needs_smtputf8(text: str) -> bool:
+    """Whether only relays with SMTPUTF8 (RFC 6531) can carry it: a domain has an ASCII form, a mailbox hasn't."""
+    return not (text.isascii() or split(text)[1].rpartition("@")[0].isascii())
 
 
 def shortened(text: str) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from emails import mime, schedule
-from emails.addresses import CONTROL, UNSTORABLE, Address, shortened
+from emails.addresses import CONTROL, UNSTORABLE, Address, needs_smtputf8, shortened
 from emails.mime import Attachment
 
 MAX_RECIPIENTS = 50
@@ -110,6 +110,10 @@ class _Reader:
             self.problem("to", "The `to` field is missing: give at least one recipient.", "missing_required_field")
         if (count := len(to) + len(cc) + len(bcc)) > MAX_RECIPIENTS:
             self.problem("to", f"{count} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.")
+        for address in reply_to:
+            if needs_smtputf8(address.mailbox) and not (sender and needs_smtputf8(sender.mailbox)):
+                message = f"The `reply_to` field: {shortened(str(address))!r} is out of most people's reach:"
+                self.problem("reply_to", f"{message} use a mailbox with only ASCII letters before the @.")
         subject = self.subject()
         html, text = self.text("html"), self.text("text")
         if not html and not text and not any(p.field in ("html", "text") for p in self.problems):
@@ -226,10 +230,13 @@ class _Reader:
                 self.problem(
                     "headers", f"The header `{shown}` has {len(text)} characters: at most {MAX_HEADER} are allowed."
                 )
-            elif mime.unfoldable(name, text):
-                self.problem("headers", f"The header `{shown}` has no place to fold within 998 characters (RFC 5322).")
             else:
-                found.append((name, text.strip()))
+                try:
+                    mime.header(name, text)
+                except ValueError as error:
+                    self.problem("headers", str(error))
+                else:
+                    found.append((name, text.strip()))
         return found
 
     def tags(self) -> list[tuple[str, str]]:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from functools import lru_cache
 from hashlib import blake2s
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-import idna
+from emails.addresses import ascii_domain, split
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,6 @@ _WORD = re.compile(r"[ \t]+[^ \t]+")
 _TOKEN = re.compile(r'(?:<[^<>]*>|"(?:[^"\\]|\\.)*"|[^\s<"]|[<"])+?(?:,|(?=\s|$|<))')
 _ATOMS = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?: [\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETED = re.compile(rf'(?P<name>.*)<(?P<mailbox>(?:{_QUOTED.pattern})?[^<>"]*)>', re.DOTALL)
 _Q_UNSAFE = re.compile(r"[^A-Za-z0-9 !*+/-]")  # RFC 2047 §5 (3): what may stand in a name may stand anywhere
 
 
@@ -199,27 +197,6 @@ def _b(text: str) -> str:
 # Addresses
 
 
-def split_address(text: str) -> tuple[str, str]:
-    """Name and mailbox in `a@b` or `Name <a@b>`: whatever stands before one trailing <…> is the name."""
-    name, mailbox = "", text.strip()
-    if bracketed := _BRACKETED.fullmatch(mailbox):
-        name, mailbox = bracketed["name"].strip(), bracketed["mailbox"].strip()
-    if _QUOTED.fullmatch(name):
-        name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
-    return name, mailbox
-
-
-def needs_smtputf8(address: str) -> bool:
-    """Whether only relays with SMTPUTF8 (RFC 6531) can reach it: its domain has an ASCII form, its mailbox hasn't."""
-    return not (address.isascii() or split_address(address)[1].rpartition("@")[0].isascii())
-
-
-@lru_cache(maxsize=1024)
-def ascii_domain(domain: str) -> str:
-    """A-labels of a domain beyond ASCII (IDNA 2008)."""
-    return domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
-
-
 def _addresses(header: str, addresses: Sequence[str], smtputf8: bool = False) -> str:
     tokens: list[str] = []
     for address in addresses:
@@ -232,7 +209,7 @@ def _addresses(header: str, addresses: Sequence[str], smtputf8: bool = False) ->
 def _address(header: str, text: str, smtputf8: bool, room: int) -> list[str]:
     if _BREAKING.search(text):
         raise ValueError(f"The header `{header}` holds a line break or a NUL character.")
-    name, mailbox = split_address(text)
+    name, mailbox = split(text)
     local, at, domain = mailbox.rpartition("@")
     if not (local.isascii() or smtputf8):
         # No relay without SMTPUTF8 takes such a mailbox, not even in a header. Readers see it as the name of
@@ -309,7 +286,7 @@ def _text(subtype: str, text: str, boundary: str) -> _Part:
     encoding: str
     chunks: Iterable[bytes]
     wire = text.replace("\n", "\r\n").encode()
-    if _is_seven_bit(wire, boundary) and not _MANGLED_FROM.search(wire):
+    if _is_seven_bit(wire, boundary) and not wire.startswith(b"From ") and b"\nFrom " not in wire:
         encoding, chunks = "7bit", [wire]
     elif len(quoted := _quoted_printable(wire)) <= (len(wire) + 2) // 3 * 4 / 76 * 78:
         encoding, chunks = "quoted-printable", [quoted]
@@ -318,9 +295,9 @@ def _text(subtype: str, text: str, boundary: str) -> _Part:
     return _Part(f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n', chunks)
 
 
-_MANGLED_FROM = re.compile(rb"^From ", re.MULTILINE)  # mailboxes in mbox format put a > before it
-_MANGLED = re.compile(rb"^(?:\.|From )[^\r\n]*", re.MULTILINE)  # and some servers lose a dot
-_OVERLONG = re.compile(rb"([^\r\n]{74,})(=20|=09)\r\n")
+# What suffers at the start of a line: mailboxes in mbox format put a > before "From ", some servers lose a dot.
+_MANGLED = re.compile(rb"\n(?:\.|From )[^\r\n]*")
+_OVERLONG = re.compile(rb"\n([^\r\n]{74,75})(=20|=09)\r")
 
 
 def _is_seven_bit(content: bytes, boundary: str) -> bool:
@@ -335,15 +312,15 @@ def _is_seven_bit(content: bytes, boundary: str) -> bool:
 
 
 def _quoted_printable(wire: bytes) -> bytes:
-    encoded = b2a_qp(wire, istext=True)
+    encoded = b"\n" + b2a_qp(wire, istext=True)
     # b2a_qp encodes a blank before a line's end without looking how long the line is.
-    encoded = _OVERLONG.sub(rb"\1=\r\n\2\r\n", encoded)
-    return _MANGLED.sub(_guarded, encoded)
+    encoded = _OVERLONG.sub(rb"\n\1=\r\n\2\r", encoded)
+    return _MANGLED.sub(_guarded, encoded)[1:]
 
 
 def _guarded(match: re.Match[bytes]) -> bytes:
     """The line with its first character encoded, and cut where that makes it too long."""
-    line, lines = match[0], []
+    line, lines = match[0][1:], [b"\n"]
     while line.startswith((b".", b"From ")):
         line = b"=%02X" % line[0] + line[1:]
         if len(line) > 76:

@@ -25,6 +25,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from emails import doorbell, mime, states
+from emails.addresses import needs_smtputf8
 from emails.drafts import Draft
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
@@ -664,27 +665,34 @@ class EmailRequest(models.Model):
         # The playground's job keeps RQ's own lifetime, so that its result can be looked up at leisure.
         return doorbell.Job(str(self.pk), self.queue, str(self), keep=500 if self.delay else 10)
 
-    @property
-    def message(self) -> mime.Message:
-        """What goes on the wire, as fields."""
-        content = self.content
-        addresses = [*self.to, *content.cc, *content.bcc]
-        return mime.Message(
-            sender=self.sender,
-            to=self.to,
-            cc=content.cc,
-            reply_to=content.reply_to,
-            subject=self.subject,
-            html=content.html,
-            text=content.text,
-            message_id=self.message_id,
-            date=timezone.localtime(self.date) if self.date else None,
-            smtputf8=mime.needs_smtputf8(self.sender) or all(map(mime.needs_smtputf8, addresses)),
-        )
-
     def raw(self) -> bytes:
         """The bytes that the relay gets; `Date` is missing until the first transmission."""
-        return mime.build(self.message)
+        stored = self.attachments.select_related("blob").order_by("position") if self.content.attachments else []
+        return self._build([attachment.as_part() for attachment in stored])
+
+    def preview(self, draft: Draft) -> bytes:
+        """What `raw` will be once the draft that this message was made of is stored."""
+        return self._build(draft.attachments)
+
+    def _build(self, attachments: Sequence[mime.Attachment]) -> bytes:
+        content = self.content
+        recipients = [*self.to, *content.cc, *content.bcc]
+        return mime.build(
+            mime.Message(
+                sender=self.sender,
+                to=self.to,
+                cc=content.cc,
+                reply_to=content.reply_to,
+                subject=self.subject,
+                html=content.html,
+                text=content.text,
+                headers=content.headers,
+                attachments=attachments,
+                message_id=self.message_id,
+                date=timezone.localtime(self.date) if self.date else None,
+                smtputf8=needs_smtputf8(self.sender) or all(map(needs_smtputf8, recipients)),
+            )
+        )
 
     def settle(self, outcome: Outcome, now: datetime | None = None) -> "list[Recipient]":
         """Works out the next state from what the relay said; `record` stores it. Returns changed recipients."""

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage
 
 import pytest
@@ -25,7 +26,7 @@ FIELDS = {
 
 
 def build(**fields) -> bytes:
-    return mime.build(**{**FIELDS, **fields})
+    return mime.build(mime.Message(**{**FIELDS, **fields}))
 
 
 def read(raw: bytes) -> EmailMessage:
@@ -113,20 +114,18 @@ def test_fifty_recipients():
     assert [f"{name} <{mailbox}>" for name, mailbox in addresses(read(build(to=crowd)), "To")] == crowd
 
 
-@pytest.mark.xfail(reason="the standard library drops the quotes of a name that needs a line of its own")
 def test_a_long_name_with_a_comma_is_one_address():
     name = "Smith, " * 20 + "Sons"
     message = read(build(to=[f"{name} <smith@example.com>"]))
     assert addresses(message, "To") == [(name, "smith@example.com")]
 
 
-@pytest.mark.xfail(reason="the standard library puts spaces where it cuts a name in pieces")
 def test_a_long_name_beyond_ascii_comes_back_whole():
-    message = read(build(to=[f"{'ü' * 300} <x@example.com>"]))
-    assert addresses(message, "To") == [("ü" * 300, "x@example.com")]
+    # Python's newer reader puts spaces between the encoded words of a name; its older one is right.
+    message = message_from_bytes(build(to=[f"{'ü' * 300} <x@example.com>"]))
+    assert str(make_header(decode_header(message["To"]))) == "ü" * 300 + " <x@example.com>"
 
 
-@pytest.mark.xfail(reason="the standard library writes an empty line into a list of long addresses")
 def test_long_addresses_do_not_end_the_headers():
     """What follows an empty line is body: headers after it are lost, or somebody else's."""
     long = f"{'l' * 64}@{'.'.join(['d' * 60] * 3)}.example"
@@ -139,7 +138,7 @@ printable = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), 
 
 
 @hypothesis_settings(deadline=None, max_examples=100)
-@given(text=printable, html=printable)
+@given(text=printable.filter(bool), html=printable)
 def test_a_body_comes_back_as_it_went_out(text, html):
     message = read(build(text=text, html=f"<p>{html}</p>"))
     assert content(message.get_body(("plain",))) == text
