@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,8 @@ from emails.drafts import Draft
 from emails.models import ApiKey, EmailRequest
 from emails.smtp import Relay as RelayAddress
 from tests import sinks
-from tests.environment import DATA, ON_POSTGRESQL, wait_until
-
-ROOT = Path(__file__).parent.parent
+from tests.environment import DATA, IN_CI, ON_POSTGRESQL, wait_until
+from tests.running import ROOT, Copy
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +115,22 @@ def worker(start, relay):
     process = start("rqworker", EMAIL_URL=relay.url)
     process.wait_for("Listening on")
     return process
+
+
+@pytest.fixture(scope="session")
+def mailsite() -> Iterator[Copy]:
+    """A whole Mailsite, as `manage.py run` starts it, with stores of its own."""
+    with tempfile.TemporaryDirectory(prefix="mailsite-") as folder:
+        copy = Copy(Path(folder))
+        copy.start()
+        yield copy
+        copy.stop()
+
+
+def missing(config: pytest.Config, sentence: str) -> None:
+    """Skips with a line that nobody overlooks what needs a program that is not here; CI must have it."""
+    if IN_CI:
+        pytest.fail(sentence)
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{sentence}", file=sys.stderr)
+    pytest.skip(sentence)

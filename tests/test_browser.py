@@ -3,68 +3,20 @@
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.environment import IN_CI, wait_until
+from tests.conftest import missing
 
-ROOT = Path(__file__).parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {"desk": 1280, "phone": 390}
 PATIENCE = 20_000  # milliseconds that a fact may take to show itself
 
 expect.set_options(timeout=PATIENCE)
-
-
-class Copy:
-    """A Mailsite of its own: data folder, port and all processes."""
-
-    def __init__(self, folder: Path):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://localhost:{self.port}"
-        self.output = folder / "output"
-        unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "PUBLIC_URL", "HOST"), "")
-        ours = {"MAILSITE_DATA": str(folder / "data"), "PORT": str(self.port), "PLAYGROUND_DELAY": "1"}
-        self.environment = {**os.environ, **unset, **ours}
-
-    def start(self) -> None:
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "run"], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        wait_until(lambda: "To log in" in self.said or self.process.poll() is not None, "it did not start", 60)
-        assert self.process.poll() is None, self.said
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    def login_link(self) -> str:
-        command = [sys.executable, "manage.py", "login"]
-        return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def mailsite() -> Iterator[Copy]:
-    with tempfile.TemporaryDirectory(prefix="mailsite-") as folder:
-        copy = Copy(Path(folder))
-        copy.start()
-        yield copy
-        copy.stop()
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +26,11 @@ def browser(request) -> Iterator[Browser]:
         own = Path(playwright.chromium.executable_path)
         found = next(filter(None, map(shutil.which, NAMES)), own if own.exists() else None)
         if not found:
-            missing(request, "NOT TESTED IN A BROWSER: there is no Chromium (on Debian: apt install chromium).")
+            missing(request.config, "NOT TESTED IN A BROWSER: there is no Chromium (on Debian: apt install chromium).")
         arguments = ["--disable-component-update", *(["--no-sandbox"] if os.getuid() == 0 else [])]
         chromium = playwright.chromium.launch(executable_path=found, args=arguments)
         yield chromium
         chromium.close()
-
-
-def missing(request, sentence: str) -> None:
-    if IN_CI:
-        pytest.fail(sentence)
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{sentence}", file=sys.stderr)
-    pytest.skip(sentence)
 
 
 @pytest.fixture(params=WIDTHS)
@@ -245,7 +189,7 @@ def test_the_keyboard_is_enough(member):
 def test_all_works_without_javascript(browser, mailsite):
     context = browser.new_context(base_url=mailsite.url, java_script_enabled=False)
     page = context.new_page()
-    page.goto(mailsite.login_link())
+    page.goto(mailsite.manage("login"))
     write(page, "Without")
     expect(page.locator("#state")).to_contain_text("Sent")  # the page renews itself
     page.goto("/playground")

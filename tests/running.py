@@ -1,0 +1,45 @@
+"""A copy of Mailsite of its own, as `manage.py run` starts it: data folder, port and all processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.environment import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+class Copy:
+    def __init__(self, folder: Path):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://localhost:{self.port}"
+        self.output = folder / "output"
+        unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "PUBLIC_URL", "HOST"), "")
+        ours = {"MAILSITE_DATA": str(folder / "data"), "PORT": str(self.port), "PLAYGROUND_DELAY": "1"}
+        self.environment = {**os.environ, **unset, **ours}
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "run"], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        wait_until(lambda: "To log in" in self.said or self.process.poll() is not None, "it did not start", 60)
+        assert self.process.poll() is None, self.said
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def manage(self, *words: str) -> str:
+        """What a command of manage.py prints."""
+        command = [sys.executable, "manage.py", *words]
+        return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
