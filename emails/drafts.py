@@ -295,7 +295,8 @@ class _Reader:
 
 def _attachment(item: dict[str, Any]) -> Attachment:
     """Raises ValueError with a sentence."""
-    known = {"filename", "content", "content_type", "contentType", "content_id", "contentId", "path"}
+    known = {"filename", "content", "content_type", "contentType", "content_id", "contentId", "path",
+             "inline_content_id"}  # fmt: skip
     if unknown := set(item) - known:
         raise ValueError(f"the field `{shortened(min(unknown))}` is not supported.")
     if item.get("path") is not None:
@@ -304,7 +305,8 @@ def _attachment(item: dict[str, Any]) -> Attachment:
     if not isinstance(filename, str) or not filename.strip():
         raise ValueError("`filename` is missing.")
     content_type = item.get("content_type", item.get("contentType")) or None
-    content_id = item.get("content_id", item.get("contentId")) or None
+    content_ids = (item.get(name) for name in ("content_id", "contentId", "inline_content_id"))
+    content_id = next(filter(None, content_ids), None)
     for name, text, longest in (
         ("filename", filename, 1000),
         ("content_type", content_type, 255),
