@@ -24,7 +24,7 @@ from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 
 from emails import doorbell, surroundings
 from emails.doorbell import Ledger, Popped
-from emails.engine import Engine
+from emails.engine import CAPACITY, Engine
 from emails.models import Worker
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class MailWorker(BaseWorker):
 
     def __init__(self, queues, name: str | None = None, **options):
         super().__init__(queues, name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}", **options)
-        self._next_beat = self._next_look = 0.0
+        self._next_beat = self._next_look = self._next_pop = 0.0
         self._redis_is_there = True
 
     def _set_ip_address(self, connection: Redis) -> None:
@@ -137,6 +137,10 @@ class MailWorker(BaseWorker):
             if not room:
                 time.sleep(0.25 if engine.is_idle else 0.01)  # held back, or full
                 return 0
+            if room < CAPACITY // 2 and time.monotonic() < self._next_pop:
+                time.sleep(0.005)  # a claim costs the same for many as for few
+                return 0
+            self._next_pop = time.monotonic() + 0.05
             held = [priority.label for priority in engine.holds.queues]
             popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05, without=held)
             engine.doorbell_silent = not popped
