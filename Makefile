@@ -1,7 +1,7 @@
 # `make` lists what there is. A line that is one plain command is run without a shell between, so that
 # a SIGTERM sent to make reaches the command itself.
 .DEFAULT_GOAL := help
-.PHONY: help run services login test lint format lock check-lock
+.PHONY: help run services login test lint format lock check-lock chaos
 
 PYTHON := .venv/bin/python
 PARALLEL := -n auto --maxprocesses 4
@@ -27,6 +27,10 @@ test: ## run all tests, those of the stores on PostgreSQL too; ARGS="-k word" ru
 	@bin/prepare dev
 	@$(PYTHON) -m pytest $(or $(ARGS),$(PARALLEL))
 	@$(if $(ARGS),:,$(PYTHON) -m pytest -m stores --postgresql $(PARALLEL))
+
+chaos: ## kill everything at random moments and count the mail; ARGS="--help" tells how to choose
+	@bin/prepare dev
+	@$(PYTHON) -m chaos $(ARGS)
 
 lint: ## check style and types
 	@bin/prepare dev

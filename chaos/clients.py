@@ -1,0 +1,157 @@
+"""Clients that submit mail over HTTP, and don't rest before they have an answer for each."""
+
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+PAUSE = 0.2  # seconds before a client tries again
+TIMEOUT = 10  # seconds for an answer
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail to submit. The ending of a recipient's name tells the relay, and the report, what is to become of it."""
+
+    number: int
+    recipients: tuple[str, ...]
+
+    @classmethod
+    def invent(cls, seed: int, number: int) -> "Mail":
+        dice = random.Random(f"{seed} mail {number}")
+        if dice.random() < 0.02:
+            endings = ["spam"]
+        else:
+            endings = dice.choices(["ok", "gone"], [97, 3], k=dice.choices([1, 2, 3], [80, 12, 8])[0])
+        return cls(number, tuple(f"m{number}-{index}-{ending}@chaos.test" for index, ending in enumerate(endings)))
+
+    @property
+    def name(self) -> str:
+        """What its recipients' addresses begin with."""
+        return f"m{self.number}"
+
+    @property
+    def key(self) -> str:
+        return f"chaos-{self.number}"
+
+    @property
+    def body(self) -> bytes:
+        fields = {"from": "Chaos <chaos@chaos.test>", "to": self.recipients, "subject": f"Mail {self.number}"}
+        return json.dumps(fields | {"text": f"This is mail {self.number}.\n" * 20}).encode()
+
+
+@dataclass
+class Clients:
+    """Several threads that share the mails, each due at its moment within `duration` seconds.
+
+    Some answers are not waited for, and some requests made again, always with the same key: the id must
+    be the same one.
+    """
+
+    port: int
+    token: str
+    seed: int
+    mails: int
+    duration: float
+    threads: int = 8
+    accepted: dict[str, Mail] = field(default_factory=dict)  # id → mail
+    retries: int = 0
+    contradictions: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._numbers = iter(range(self.mails))
+        self._lock = threading.Lock()
+        self._begin = time.monotonic()
+        self._given_up = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[n], daemon=True) for n in range(self.threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def give_up(self) -> None:
+        self._given_up.set()
+
+    def _run(self, client: int) -> None:
+        caller = Caller(self.port, self.token)
+        dice = random.Random(f"{self.seed} client {client}")
+        while not self._given_up.is_set():
+            with self._lock:
+                number = next(self._numbers, None)
+            if number is None:
+                return
+            self._given_up.wait(max(0.0, self._begin + self.duration * number / self.mails - time.monotonic()))
+            mail = Mail.invent(self.seed, number)
+            if dice.random() < 0.03:
+                caller.send_and_hang_up(mail)
+            id = self._submit(caller, mail)
+            if id and dice.random() < 0.03 and (again := self._submit(caller, mail)) not in (id, None):
+                self.contradictions.append(f"key {mail.key} got two ids: {id} and {again}")
+
+    def _submit(self, caller: "Caller", mail: Mail) -> str | None:
+        """Tries until there is an answer; the id."""
+        for attempt in itertools.count():
+            if self._given_up.is_set():
+                return None
+            try:
+                status, answer = caller.post(mail)
+            except (OSError, http.client.HTTPException, ValueError):
+                status, answer = 0, {}
+            if status == 200:
+                with self._lock:
+                    self.retries += attempt
+                    self.accepted[answer["id"]] = mail
+                return answer["id"]
+            if status and status < 500 and answer.get("name") != "concurrent_idempotent_requests":
+                self.contradictions.append(f"key {mail.key} was refused: {status} {answer}")
+                return None
+            self._given_up.wait(PAUSE)
+
+
+class Caller:
+    """One kept connection to the API; a new one after any trouble."""
+
+    def __init__(self, port: int, token: str):
+        self.port = port
+        self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, mail: Mail) -> tuple[int, dict]:
+        return self._call("POST", "/emails", mail.body, self.headers | {"Idempotency-Key": mail.key})
+
+    def get(self, id: str) -> tuple[int, dict]:
+        return self._call("GET", f"/emails/{id}", None, self.headers)
+
+    def send_and_hang_up(self, mail: Mail) -> None:
+        """A caller that never hears its answer."""
+        try:
+            connection = self._connect()
+            connection.request("POST", "/emails", mail.body, self.headers | {"Idempotency-Key": mail.key})
+        except OSError:
+            pass
+        finally:
+            self._hang_up()
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, dict]:
+        try:
+            connection = self._connect()
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except BaseException:
+            self._hang_up()
+            raise
+
+    def _connect(self) -> http.client.HTTPConnection:
+        self._connection = self._connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        return self._connection
+
+    def _hang_up(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection = None
