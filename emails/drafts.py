@@ -322,7 +322,9 @@ def _attachment(item: dict[str, Any]) -> Attachment:
 
 
 def _bytes(content: Any) -> bytes:
-    """What the clients send: base64, a list of byte values, or Node's Buffer as JSON."""
+    """What the clients send: base64, a list of byte values, or Node's Buffer as JSON. The form has bytes."""
+    if isinstance(content, bytes):
+        return content
     if isinstance(content, dict) and content.get("type") == "Buffer":
         content = content.get("data")
     if isinstance(content, list):
