@@ -1,8 +1,17 @@
+from collections.abc import Iterable
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django import forms
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.utils.html import format_html
 
-from emails.drafts import Draft, Invalid
+from emails.drafts import MAX_BYTES, Draft, Invalid
+
+
+class FilesInput(forms.FileInput):
+    allow_multiple_selected = True
 
 
 class SendForm(forms.Form):
@@ -23,6 +32,18 @@ class SendForm(forms.Form):
         label="HTML", required=False, help_text="Text, HTML or both.",
         widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "class": "code"}),
     )  # fmt: skip
+    attachments = forms.Field(
+        label="Attachments", required=False, help_text=f"Together up to {MAX_BYTES * 3 // 4 // 2**20} MB.",
+        widget=FilesInput(attrs={"multiple": True}),
+    )  # fmt: skip
+    scheduled_at = forms.Field(label="Time", required=False, widget=forms.TextInput(attrs={"type": "datetime-local"}))
+    time_zone = forms.Field(required=False, widget=forms.HiddenInput)  # the browser's, where it has JavaScript
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.fields["scheduled_at"].help_text = format_html(
+            'In the time zone <span id="zone">{}</span>; empty: now.', settings.TIME_ZONE
+        )
 
     def add_prefix(self, field_name: str) -> str:
         """The names on the page are the API's; `from` is only none that Python allows."""
@@ -30,13 +51,19 @@ class SendForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         typed = {name: self.cleaned_data.get(name) or "" for name in self.fields}
+        zone = typed["time_zone"] or settings.TIME_ZONE
+        if not is_known(zone):
+            self.add_error("scheduled_at", f"The time zone {zone[:80]!r} is not known here.")
+            return self.cleaned_data
         try:
             self.draft = Draft.clean(
                 {
                     "from": typed["sender"],
                     **{name: lines(typed[name]) for name in ("to", "cc", "bcc")},
-                    **{name: typed[name] for name in ("subject", "text", "html")},
-                }
+                    **{name: typed[name] for name in ("subject", "text", "html", "scheduled_at")},
+                    "attachments": contents(typed["attachments"]),
+                },
+                time_zone=zone,
             )
         except Invalid as invalid:
             for problem in invalid.problems:
@@ -44,6 +71,28 @@ class SendForm(forms.Form):
                 self.add_error("sender" if problem.field == "from" else problem.field, sentence)
         return self.cleaned_data
 
+    @property
+    def lost(self) -> list[UploadedFile]:
+        """Files that were chosen, but that no browser keeps when the page comes back with errors."""
+        return self.files.getlist("attachments") if self.errors else []
+
 
 def lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def contents(files: Iterable[UploadedFile]) -> list[dict[str, Any]]:
+    """The files as the API has them. Of what is too much in any case no more is read than shows that."""
+    found, left = [], MAX_BYTES
+    for file in files:
+        content = file.read(left)
+        left -= len(content)
+        found.append({"filename": file.name, "content": content, "content_type": file.content_type})
+    return found
+
+
+def is_known(time_zone: str) -> bool:
+    try:
+        return bool(ZoneInfo(time_zone))
+    except (KeyError, ValueError, OSError):  # no such zone; a name that is none; a folder of zones
+        return False

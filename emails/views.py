@@ -31,7 +31,7 @@ from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import SendForm
 from emails.login import LinkProblem, user_of
-from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, SandboxRecipient
+from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
 from emails.received import Received
 from emails.states import WAITING
 
@@ -118,8 +118,8 @@ def origin(request: HttpRequest) -> str:
 
 @login_required
 def send(request: HttpRequest) -> HttpResponse:
-    form = SendForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = SendForm(request.POST, request.FILES) if request.method == "POST" else SendForm()
+    if form.is_valid():
         [email] = EmailRequest.objects.submit([form.draft], origin=f"web form, {request.user}")
         return redirect(email)
     return render(request, "send.html", {"form": form})
@@ -128,7 +128,8 @@ def send(request: HttpRequest) -> HttpResponse:
 @login_required
 def message(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content", "worker"), pk=id)
-    return render(request, "message.html", {**sides_of(source_of(email)), **status_of(request, email)})
+    context = {"attachments": email.attachments.order_by("position")}
+    return render(request, "message.html", {**context, **sides_of(source_of(email)), **status_of(request, email)})
 
 
 @login_required
@@ -145,6 +146,8 @@ def message_status(request: HttpRequest, id: UUID) -> HttpResponse:
 @login_required
 def message_html(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content"), pk=id)
+    if email.content.attachments:  # which may be pictures in it
+        return locked(Received.parse(source_of(email)).self_contained_html)
     return locked(email.content.html or "")
 
 
@@ -152,6 +155,12 @@ def message_html(request: HttpRequest, id: UUID) -> HttpResponse:
 def message_raw(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content"), pk=id)
     return plain(source_of(email))
+
+
+@login_required
+def message_attachment(request: HttpRequest, id: UUID, index: int) -> HttpResponse:
+    attachment = get_object_or_404(Attachment.objects.select_related("blob"), email=id, position=index)
+    return download(attachment.filename, bytes(attachment.blob.content))
 
 
 def source_of(email: EmailRequest) -> bytes:
@@ -230,6 +239,14 @@ def plain(content: bytes) -> HttpResponse:
     return response
 
 
+def download(name: str, content: bytes) -> HttpResponse:
+    """Of no declared kind, and never shown: nothing that a stranger made may open in our name."""
+    response = HttpResponse(content, content_type="application/octet-stream")
+    response["Content-Disposition"] = content_disposition_header(True, name)
+    response["Content-Security-Policy"] = LOCKED
+    return response
+
+
 # The sandbox's viewer
 
 
@@ -274,14 +291,10 @@ def sandbox_source(request: HttpRequest, id: UUID) -> HttpResponse:
 
 @login_required
 def sandbox_attachment(request: HttpRequest, id: UUID, index: int) -> HttpResponse:
-    """Always a download, of no declared kind: nothing that a stranger sent may open in our name."""
     attachments = received_in_sandbox(id).attachments
     if index >= len(attachments):
         raise Http404
-    response = HttpResponse(attachments[index].content, content_type="application/octet-stream")
-    response["Content-Disposition"] = content_disposition_header(True, attachments[index].name)
-    response["Content-Security-Policy"] = LOCKED
-    return response
+    return download(attachments[index].name, attachments[index].content)
 
 
 def received_in_sandbox(id: UUID) -> Received:

@@ -1,6 +1,6 @@
 "use strict";
 
-// What the pages do beyond htmx: copy buttons, and the playground's stopwatches.
+// What the pages do beyond htmx: copy buttons, the form's time zone and files, and the playground's stopwatches.
 
 async function copy(element) {
   getSelection().selectAllChildren(element);
@@ -16,6 +16,27 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   await copy(document.getElementById(button.dataset.copy));
   button.textContent = "Copied";
+});
+
+const zone = document.getElementById("id_time_zone");
+if (zone) {
+  zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  document.getElementById("zone").textContent = zone.value;
+}
+
+function readable(bytes) {
+  return bytes < 100_000 ? `${(bytes / 1024).toFixed(1)} KB` : `${(bytes / 1024 ** 2).toFixed(1)} MB`;
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.id !== "id_attachments") return;
+  const files = [...event.target.files];
+  const all = files.reduce((sum, file) => sum + file.size, 0);
+  const list = files.map((file) => `${file.name} (${readable(file.size)})`).join(", ");
+  const together = files.length > 1 ? `; together ${readable(all)}` : "";
+  const output = event.target.form.querySelector(".files");
+  output.classList.remove("lost");
+  output.textContent = list + together;
 });
 
 document.addEventListener("submit", async (event) => {

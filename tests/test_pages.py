@@ -307,7 +307,7 @@ def test_the_raw_mail_is_plain_text(member, submit):
 
 def test_a_message_that_cannot_be_built_still_has_its_page(member, submit):
     email = submit()
-    EmailRequest.objects.update(sender="not an address")
+    EmailRequest.objects.update(sender="not\nan address")
     assert member.get(f"/messages/{email.pk}").status_code == 200
     assert "can't be built" in member.get(f"/messages/{email.pk}/raw").text
 
