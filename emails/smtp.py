@@ -329,11 +329,7 @@ class Session:
         # Opportunistic TLS takes any certificate: a self-signed one is better than none.
         context = tls_context(verified=self.relay.tls != "offered")
         with self._stage("starting TLS", self.timeouts.connect):
-            # In two steps, so that it is ours to close if the handshake fails.
-            self._socket = context.wrap_socket(
-                self._socket, server_hostname=self.relay.host, do_handshake_on_connect=False
-            )
-            self._socket.do_handshake()
+            self._socket = context.wrap_socket(self._socket, server_hostname=self.relay.host)
 
     def _log_in(self) -> None:
         offered = self.extensions.get("AUTH", "").upper().split()
