@@ -32,6 +32,7 @@ _OUR_HEADERS = {"from", "sender", "to", "cc", "bcc", "subject", "date", "message
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+\s*(;.*)?$")
 
+MISSING = "missing_required_field"
 _NOTHING: tuple[object, ...] = (None, "", [])
 
 
@@ -89,16 +90,26 @@ class Draft:
         return draft
 
 
+def new_time(fields: Mapping[str, Any], time_zone: str = "UTC") -> datetime:
+    """To when a message that waits is to be moved. Raises Invalid.
+
+    An `id` is taken and not looked at: Resend's Python client repeats that of the URL.
+    """
+    reader = _Reader(fields, ("scheduled_at", "id"))
+    moment = reader.scheduled_at(time_zone)
+    if moment is None and not reader.problems:
+        reader.problem("scheduled_at", "The `scheduled_at` field is missing: give the new time.", MISSING)
+    if reader.problems:
+        raise Invalid(reader.problems)
+    return moment
+
+
 class _Reader:
     """Reads the fields of one draft, and collects what is wrong with them."""
 
-    def __init__(self, fields: Mapping[str, Any]):
+    def __init__(self, fields: Mapping[str, Any], known: tuple[str, ...] = FIELDS):
         self.fields = fields
-        self.problems = [
-            Problem(name, f"The field `{shortened(name)}` is not supported. Supported fields: {', '.join(FIELDS)}.")
-            for name in fields
-            if name not in FIELDS
-        ]
+        self.problems = [Problem(name, _unsupported(name, known)) for name in fields if name not in known]
 
     def problem(self, name: str, message: str, kind: str = "validation_error") -> None:
         self.problems.append(Problem(name, message, kind))
@@ -107,7 +118,7 @@ class _Reader:
         sender = self.sender()
         to, cc, bcc, reply_to = (self.addresses(name) for name in ("to", "cc", "bcc", "reply_to"))
         if self.fields.get("to") in _NOTHING:
-            self.problem("to", "The `to` field is missing: give at least one recipient.", "missing_required_field")
+            self.problem("to", "The `to` field is missing: give at least one recipient.", MISSING)
         if (count := len(to) + len(cc) + len(bcc)) > MAX_RECIPIENTS:
             self.problem("to", f"{count} recipients in `to`, `cc` and `bcc`: at most {MAX_RECIPIENTS} are allowed.")
         for address in reply_to:
@@ -117,13 +128,15 @@ class _Reader:
         subject = self.subject()
         html, text = self.text("html"), self.text("text")
         if not html and not text and not any(p.field in ("html", "text") for p in self.problems):
-            self.problem("text", "The message has no body: give `html`, `text` or both.", "missing_required_field")
+            self.problem("text", "The message has no body: give `html`, `text` or both.", MISSING)
+        if not isinstance(self.fields.get("topic_id"), str | None):
+            self.problem("topic_id", "The `topic_id` field must be a string; it is taken and has no effect.")
         attachments = self.attachments()
         size = _size([html, text]) + sum(-(-len(part.content) // 3) * 4 for part in attachments)
         if size > MAX_BYTES:
             self.problem(
                 "attachments" if attachments else "text",
-                f"The message has {size} bytes: at most {MAX_BYTES} are allowed.",
+                f"The message has {size} bytes with its attachments in base64: at most {MAX_BYTES} are allowed.",
             )
         return cls(
             sender=sender,
@@ -145,7 +158,7 @@ class _Reader:
     def sender(self) -> Address | None:
         value = self.fields.get("from")
         if value in _NOTHING:
-            self.problem("from", "The `from` field is missing: give the sender's address.", "missing_required_field")
+            self.problem("from", "The `from` field is missing: give the sender's address.", MISSING)
         elif not isinstance(value, str):
             self.problem("from", f"The `from` field must be a string, not {_kind(value)}.")
         else:
@@ -158,7 +171,7 @@ class _Reader:
     def subject(self) -> str:
         subject = self.text("subject") or ""
         if self.fields.get("subject") is None:
-            self.problem("subject", "The `subject` field is missing.", "missing_required_field")
+            self.problem("subject", "The `subject` field is missing.", MISSING)
         if CONTROL.search(subject.replace("\t", " ")):
             self.problem("subject", "The `subject` field holds a line break or another control character.")
         elif len(subject) > MAX_SUBJECT:
@@ -214,49 +227,35 @@ class _Reader:
             self.problem("headers", f"The `headers` field must be an object of strings, not {_kind(value)}.")
             return []
         if len(value) > MAX_HEADERS:
-            self.problem("headers", f"{len(value)} headers: at most {MAX_HEADERS} are allowed.")
+            self.problem("headers", f"{len(value)} headers in the `headers` field: at most {MAX_HEADERS} are allowed.")
+            return []
         found = []
         for name, text in value.items():
-            shown = shortened(name)
-            if not _HEADER_NAME.fullmatch(name):
-                self.problem("headers", f"{shown!r} is not a header's name: up to 76 letters, digits and dashes.")
-            elif name.lower() in _OUR_HEADERS or name.lower().startswith("content-"):
-                self.problem("headers", f"The header `{shown}` is Mailsite's own: it can't be set here.")
-            elif not isinstance(text, str):
-                self.problem("headers", f"The header `{shown}` must be a string, not {_kind(text)}.")
-            elif CONTROL.search(text.replace("\t", " ")) or UNSTORABLE.search(text):
-                self.problem("headers", f"The header `{shown}` holds a line break or another control character.")
-            elif len(text) > MAX_HEADER:
-                self.problem(
-                    "headers", f"The header `{shown}` has {len(text)} characters: at most {MAX_HEADER} are allowed."
-                )
-            else:
-                try:
-                    mime.header(name, text)
-                except ValueError as error:
-                    self.problem("headers", str(error))
-                else:
-                    found.append((name, text.strip()))
+            try:
+                found.append(_header(name, text))
+            except ValueError as error:
+                self.problem("headers", f"The `headers` field: {error}")
         return found
 
     def tags(self) -> list[tuple[str, str]]:
         value = self.fields.get("tags")
         if value is None:
             return []
-        shape = "The `tags` field must be a list of objects, each with a `name` and a `value`."
-        if not isinstance(value, list) or not all(isinstance(tag, dict) for tag in value):
+        shape = "The `tags` field must be a list of objects, each with a `name` and a `value`, both strings."
+        if not isinstance(value, list):
             self.problem("tags", shape)
             return []
         if len(value) > MAX_TAGS:
-            self.problem("tags", f"{len(value)} tags: at most {MAX_TAGS} are allowed.")
+            self.problem("tags", f"{len(value)} tags in the `tags` field: at most {MAX_TAGS} are allowed.")
+            return []
         found = []
         for tag in value:
-            pair = (tag.get("name"), tag.get("value"))
-            if set(tag) - {"name", "value"} or not all(isinstance(part, str) for part in pair):
+            pair = (tag.get("name"), tag.get("value")) if isinstance(tag, dict) else (None, None)
+            if not all(isinstance(part, str) for part in pair) or set(tag) - {"name", "value"}:
                 self.problem("tags", shape)
             elif not all(_TAG.fullmatch(part) for part in pair):
-                message = "A tag's name and value have 1 to 256 ASCII letters, digits, dashes and underscores."
-                self.problem("tags", f"{message} {shortened(':'.join(pair))!r} is none.")
+                message = f"{shortened(':'.join(pair))!r} is none. A tag's name and value have 1 to 256 ASCII letters,"
+                self.problem("tags", f"The `tags` field: {message} digits, dashes and underscores.")
             else:
                 found.append(pair)
         return found
@@ -269,14 +268,16 @@ class _Reader:
             self.problem("attachments", "The `attachments` field must be a list of objects.", "invalid_attachment")
             return []
         if len(value) > MAX_ATTACHMENTS:
-            self.problem("attachments", f"{len(value)} attachments: at most {MAX_ATTACHMENTS} are allowed.")
+            message = f"{len(value)} attachments in the `attachments` field: at most {MAX_ATTACHMENTS} are allowed."
+            self.problem("attachments", message, "invalid_attachment")
             return []
         found = []
         for index, item in enumerate(value):
             try:
                 found.append(_attachment(item))
             except ValueError as error:
-                self.problem("attachments", f"`attachments[{index}]`: {error}", "invalid_attachment")
+                message = f"The `attachments` field, item {index} (counted from 0): {error}"
+                self.problem("attachments", message, "invalid_attachment")
         return found
 
     def scheduled_at(self, time_zone: str) -> datetime | None:
@@ -291,6 +292,29 @@ class _Reader:
         except ValueError as error:
             self.problem("scheduled_at", f"The `scheduled_at` field: {error}")
             return None
+
+
+def _unsupported(name: str, known: tuple[str, ...]) -> str:
+    if name == "template":
+        return "The field `template` is not supported: Mailsite has no templates yet. Give `html` or `text`."
+    return f"The field `{shortened(name)}` is not supported. Supported fields: {', '.join(known)}."
+
+
+def _header(name: str, text: Any) -> tuple[str, str]:
+    """Raises ValueError with a sentence."""
+    shown = shortened(name)
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{shown!r} is not a header's name: up to 76 letters, digits and dashes.")
+    if name.lower() in _OUR_HEADERS or name.lower().startswith("content-"):
+        raise ValueError(f"the header `{shown}` is Mailsite's own, it can't be set here.")
+    if not isinstance(text, str):
+        raise ValueError(f"the header `{shown}` must be a string, not {_kind(text)}.")
+    if CONTROL.search(text.replace("\t", " ")) or UNSTORABLE.search(text):
+        raise ValueError(f"the header `{shown}` holds a line break or another control character.")
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"the header `{shown}` has {len(text)} characters: at most {MAX_HEADER} are allowed.")
+    mime.header(name, text)  # which knows the forms that some headers have
+    return name, text.strip()
 
 
 def _attachment(item: dict[str, Any]) -> Attachment:

@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import uuid_utils.compat as uuid
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from emails import doorbell, mime, states
-from emails.addresses import needs_smtputf8
+from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
@@ -81,14 +84,55 @@ class ApiKey(models.Model):
         return self.name
 
     @classmethod
+    @sensitive_variables("token")
     def create(cls, name: str, **fields: Any) -> tuple[Self, str]:
-        """A new key, and its token: the one moment at which that can be seen."""
+        """A new key, and its token: the one moment at which that can be seen. Raises ValidationError."""
         token = cls.PREFIX + secrets.token_urlsafe(24)
-        return cls.objects.create(name=name, start=token[:8], digest=cls.hash(token), **fields), token
+        key = cls(name=name, start=token[:8], digest=cls.hash(token), **fields)
+        key.clean()
+        key.clean_fields()
+        if key.expires_at and key.expires_at <= timezone.now():
+            raise ValidationError({"expires_at": "This moment is past."})
+        key.save(force_insert=True)
+        return key, token
+
+    def clean(self) -> None:
+        """What every door asks of a key, and the form in which its fields are kept."""
+        self.name = (self.name or "").strip()
+        problems = {}
+        if not self.name or not self.name.isprintable() or len(self.name) > 100:
+            problems["name"] = "A key's name has 1 to 100 characters, none of them a control character."
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, TypeError, ValueError, OSError):
+            problems["time_zone"] = "This is no time zone: one is called Europe/Berlin, another UTC."
+        for limit in ("rate_limit", "daily_quota"):
+            if getattr(self, limit) == 0:
+                problems[limit] = "A limit is at least 1; without one there is no limit."
+        try:
+            if not isinstance(self.domains, list):
+                raise TypeError
+            self.domains = sorted({_ascii_domain(name) for name in self.domains})
+        except (AttributeError, TypeError, ValueError):
+            problems["domains"] = 'Domains are a list of names such as ["example.com"].'
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it may less, or for less long, than a key that it could make."""
+        return bool(self.domains or self.expires_at)
+
+    def may_send_from(self, sender: Address) -> bool:
+        return not self.domains or sender.ascii_domain in self.domains
 
     @classmethod
+    @sensitive_variables("token")
     def find(cls, token: str) -> Self | None:
-        """The key that `token` opens, unless it is unknown, revoked or expired. Notes now and then that it is used."""
+        """The key that `token` opens, unless it is unknown, revoked or expired. Notes now and then that it is used.
+
+        The look-up is by the token's hash, so that its time tells nothing about tokens.
+        """
         now = timezone.now()
         key = cls.objects.filter(digest=cls.hash(token), revoked_at=None).first()
         if not key or (key.expires_at and key.expires_at <= now):
@@ -98,12 +142,18 @@ class ApiKey(models.Model):
         return key
 
     @staticmethod
+    @sensitive_variables("token")
     def hash(token: str) -> str:
         return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
     def revoke(self) -> None:
         self.revoked_at = timezone.now()
         self.save(update_fields=["revoked_at"])
+
+
+def _ascii_domain(name: str) -> str:
+    """A domain as it goes over the wire, in lower case. Raises ValueError."""
+    return Address.parse("any@" + name.strip()).ascii_domain
 
 
 class IdempotencyKey(models.Model):
@@ -113,6 +163,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=256)
     digest = models.CharField(max_length=64, help_text="SHA-256 of the request's body.")
     emails = models.JSONField(help_text="Ids of the messages that the request created.")
+    errors = models.JSONField(default=list, help_text="What ailed the other items of a batch.")
     created_at = models.DateTimeField(db_index=True)
 
     class Meta:
@@ -128,17 +179,23 @@ class IdempotencyKey(models.Model):
 
 @dataclass(frozen=True)
 class Once:
-    """Asks `submit` to store a request once: the key, whose it is, and the digest of the body it stands for."""
+    """Asks `submit` to store a request once: the key, whose it is, and the digest of the body it stands for.
+
+    `errors` is the part of the answer that no message tells, kept beside their ids.
+    """
 
     api_key: ApiKey
     key: str
     digest: str
+    errors: list[dict] = field(default_factory=list)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether its answer is there already, so that nothing new will be stored."""
+    def first_use(self) -> IdempotencyKey | None:
+        """What was stored under the key within its time. Raises OnceConflict if that was another body."""
         since = timezone.now() - IDEMPOTENCY_KEPT
-        return IdempotencyKey.objects.filter(api_key=self.api_key, key=self.key, created_at__gte=since).exists()
+        first = IdempotencyKey.objects.filter(api_key=self.api_key, key=self.key, created_at__gte=since).first()
+        if first and first.digest != self.digest:
+            raise OnceConflict(concurrent=False)
+        return first
 
 
 class OnceConflict(Exception):
@@ -321,6 +378,7 @@ class EmailQuerySet(models.QuerySet):
                     key=once.key,
                     digest=once.digest,
                     emails=[str(email.pk) for email in emails],
+                    errors=once.errors,
                     created_at=timezone.now(),
                 )
         except OperationalError as error:
@@ -912,6 +970,13 @@ class Suppression(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.mailbox = self.mailbox.lower()
         super().save(*args, **kwargs)
+
+    @classmethod
+    def among(cls, addresses: Collection[Address]) -> set[Address]:
+        """Those of `addresses` that are on the list."""
+        found = cls.objects.filter(mailbox__in={address.mailbox.lower() for address in addresses})
+        listed = set(found.values_list("mailbox", flat=True))
+        return {address for address in addresses if address.mailbox.lower() in listed}
 
     @classmethod
     def apply(cls, ids: Collection[UUID]) -> None:

@@ -10,10 +10,10 @@ AHEAD = timedelta(days=30)
 UNITS = {"second": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86400, "week": 7 * 86400}
 EXPECTED = "expected ISO 8601 (2026-12-24T18:00:00+01:00) or a phrase such as `in 2 hours` or `tomorrow at 9am`."
 
-_SPAN = re.compile(rf"in (an?|\d{{1,4}}) ({'|'.join(UNITS)})s?")
+_SPAN = re.compile(rf"in (an?|\d{{1,4}}) ({'|'.join(UNITS)})s?", re.ASCII)
 _DAY = r"(?:today|tomorrow|(?:next )?(?:mon|tues|wednes|thurs|fri|satur|sun)day)"
 _CLOCK = r"(?:noon|midnight|(?:0?[1-9]|1[0-2])(?::[0-5]\d)? ?[ap]m|(?:[01]?\d|2[0-3]):[0-5]\d)"
-_PHRASE = re.compile(rf"tomorrow|(?:{_DAY} )?(?:at )?{_CLOCK}")
+_PHRASE = re.compile(rf"tomorrow|(?:{_DAY} )?(?:at )?{_CLOCK}", re.ASCII)
 
 
 def parse(text: str, time_zone: str = "UTC", now: datetime | None = None) -> datetime:
@@ -25,12 +25,11 @@ def parse(text: str, time_zone: str = "UTC", now: datetime | None = None) -> dat
     moment = _iso(text, ZoneInfo(time_zone)) or _span(text, now) or _phrase(text, ZoneInfo(time_zone), now)
     if moment is None:
         raise ValueError(f"{text[:80]!r} can't be read; {EXPECTED}")
-    moment = moment.astimezone(UTC)
     if moment > now + AHEAD:
         raise ValueError(f"{text[:80]!r} lies more than 30 days ahead.")
     if moment < now - timedelta(minutes=1):
         raise ValueError(f"{text[:80]!r} is in the past.")
-    return moment
+    return moment.astimezone(UTC)
 
 
 def _iso(text: str, zone: ZoneInfo) -> datetime | None:

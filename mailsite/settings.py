@@ -90,6 +90,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "emails.api.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -152,7 +153,7 @@ USE_I18N = False
 USE_TZ = True
 TIME_ZONE = env.text("TIME_ZONE", "UTC")
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = 60 * 1024 * 1024  # 40 MB of mail is 54 MB in base64
+DATA_UPLOAD_MAX_MEMORY_SIZE = 45 * 1024 * 1024  # a mail has at most 40 MB after base64, as it stands in JSON
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["emails.api.auth.BearerKey"],  # refuses all who have no key
     "DEFAULT_PARSER_CLASSES": ["emails.api.parsers.StrictJSON"],

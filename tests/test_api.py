@@ -109,6 +109,7 @@ def test_an_email_can_be_looked_at(api):
         "message_id": f"<{UUID(id).hex}@example.com>",
         "tags": [],
         "state": "queued",
+        "priority": "default",
         "recipients": [
             {"address": "moss@example.com", "state": "waiting", "reply": None},
             {"address": "jen@example.com", "state": "waiting", "reply": None},
@@ -245,11 +246,14 @@ def test_an_email_that_waits_can_be_taken_back(api):
     [
         "/emails/a/b",
         "/emails//",
-        "/emails/a/attachments",
         "/emails/x%0Ay/z",
         "/emails/batch/x",
-        "/api-keys",
-        "/suppressions/a@b",
+        "/emails/metrics",
+        "/emails/receiving",
+        "/emails/receiving/x/attachments/y",
+        "/emails/01234567-89ab-7def-8123-456789abcdef/share",
+        "/api-keys/a/b",
+        "/suppressions/batch/x",
         "/webhooks",
         "/templates/x/publish",
         "/domains/x/verify",
@@ -265,6 +269,25 @@ def test_below_the_apis_names_whatever_does_not_exist_is_json_even_for_browsers(
     for method in (api.get, api.post, api.put, api.patch, api.delete):
         answer = method(path, HTTP_ACCEPT="text/html")
         assert "There is nothing at /" in refuse(answer, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/emails/x/y", "There is nothing at /emails/x/y."),
+        ("/domains", "has no such calls yet"),
+        ("/templates/welcome", "has no such calls yet"),
+        ("/webhooks/1/events", "has no such calls yet"),
+        ("/logs", "has no such calls yet"),
+        ("/emails/metrics", "has no such calls yet"),
+        ("/contacts", "transactional email and nothing else"),
+        ("/audiences/1/contacts", "transactional email and nothing else"),
+        ("/emails/receiving", "transactional email and nothing else"),
+    ],
+)
+def test_what_a_client_can_call_but_we_do_not_have_says_why(client, path, reason):
+    """With or without a key."""
+    assert reason in refuse(client.get(path), 404, "not_found")
 
 
 def test_an_unknown_path_elsewhere_is_json_unless_the_caller_reads_html(client):
@@ -332,8 +355,9 @@ def test_a_defect_of_ours_is_logged_and_answered_in_shape(api, caplog, settings)
 
     with connection.execute_wrapper(broken):
         answer = api.get("/emails")
-    assert "broken" not in refuse(answer, 500, "internal_server_error")
+    assert "broken" not in refuse(answer, 500, "application_error")
     assert "RuntimeError: broken" in caplog.text
+    assert caplog.text.count(answer["request-id"]) == 2  # beside the traceback, and in the request's line
 
 
 # The sandbox

@@ -1,3 +1,4 @@
+from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -8,6 +9,7 @@ from emails.models import ApiKey
 class BearerKey(BaseAuthentication):
     """`Authorization: Bearer KEY`. There is no anonymous use of the API; `request.auth` is the key."""
 
+    @sensitive_variables("token")
     def authenticate(self, request: Request) -> tuple[None, ApiKey]:
         scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -19,4 +21,4 @@ class BearerKey(BaseAuthentication):
             )
         if key := ApiKey.find(token.strip()):
             return None, key
-        raise ApiError(403, "invalid_api_key", "The API key is unknown or revoked.")
+        raise ApiError(403, "invalid_api_key", "The API key is unknown, revoked or expired.")

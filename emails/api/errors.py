@@ -1,21 +1,43 @@
 """Every answer that is no success has one shape: `{"statusCode", "name", "message"}`.
 
 The names are Resend's, so that its clients raise the error classes that their users know. A 4xx without
-a name of its own is a `validation_error`.
+a name of its own is a `validation_error`, whatever is our fault an `application_error`.
 """
 
 import logging
 
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from emails.api.paths import nothing_at
 from emails.drafts import Invalid
 
 logger = logging.getLogger(__name__)
+
+# Each name that an error may have, and the statuses that it comes with: docs/api.md says when.
+NAMES = {
+    "validation_error": (400, 411, 413, 415, 422),
+    "missing_required_field": (422,),
+    "invalid_parameter": (422,),
+    "invalid_attachment": (422,),
+    "invalid_from_address": (422,),
+    "invalid_access": (422,),
+    "missing_api_key": (401,),
+    "restricted_api_key": (401,),
+    "invalid_api_key": (403,),
+    "not_found": (404,),
+    "method_not_allowed": (405,),
+    "invalid_idempotency_key": (400,),
+    "invalid_idempotent_request": (409,),
+    "concurrent_idempotent_requests": (409,),
+    "rate_limit_exceeded": (429,),
+    "daily_quota_exceeded": (429,),
+    "application_error": (500, 503),
+}
 
 
 class ApiError(Exception):
@@ -34,12 +56,16 @@ def not_found(message: str) -> ApiError:
     return ApiError(404, "not_found", message)
 
 
+def invalid_parameter(message: str) -> ApiError:
+    return ApiError(422, "invalid_parameter", message)
+
+
 def unknown_path(request: HttpRequest) -> ApiError:
-    return not_found(f"There is nothing at {request.path} (or not yet).")
+    return not_found(nothing_at(request.path))
 
 
 def our_fault() -> ApiError:
-    return ApiError(500, "internal_server_error", "Something went wrong here. It has been logged.")
+    return ApiError(500, "application_error", "Something went wrong here. It has been logged.")
 
 
 def handle(error: Exception, context: dict) -> Response:
@@ -61,17 +87,24 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
         case exceptions.UnsupportedMediaType():
             message = "The body must be JSON: send it with the header `Content-Type: application/json`."
             return ApiError(415, "validation_error", message)
-        case exceptions.APIException():
-            return ApiError(error.status_code, "validation_error", str(error.detail))
         case UnreadablePostError():
             return ApiError(400, "validation_error", "The body ended before it was complete.")
+        case SuspiciousOperation():
+            return ApiError(400, "validation_error", f"The request can't be understood: {error}")
         case OperationalError() | InterfaceError():
-            logger.exception("The database failed during %s %s", request.method, request.path)
+            logger.exception(
+                "The database failed during %s %s, request %s", request.method, request.path, id_of(request)
+            )
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
         case _:
-            logger.exception("%s %s failed", request.method, request.path)
+            logger.exception("%s %s failed, request %s", request.method, request.path, id_of(request))
             return our_fault()
+
+
+def id_of(request: HttpRequest) -> str:
+    """The id that the answer's `request-id` names."""
+    return getattr(request, "id", "-")
 
 
 # What never reaches one of the API's views: named in mailsite/urls.py.

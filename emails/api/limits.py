@@ -1,8 +1,15 @@
-"""Limits of a key: requests a second and emails a day. By default there are none."""
+"""Limits of a key: requests a second and emails a day. By default there are none.
+
+Both are counted in Redis, each in one round trip. If Redis is away, requests pass: a limit is no reason to
+refuse mail.
+"""
 
 import logging
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -12,62 +19,82 @@ from emails.models import ApiKey
 
 logger = logging.getLogger(__name__)
 
-# Counts up in a window of one second, atomically and in one round trip: the count, and the ms left.
+# Counts up in a window of one second, atomically: the count, and the ms that are left.
 COUNT = """
 local count = redis.call('INCR', KEYS[1])
 if count == 1 then redis.call('PEXPIRE', KEYS[1], 1000) end
 return {count, redis.call('PTTL', KEYS[1])}
 """
-# Adds to a day's count unless that would pass the quota; the count, or -1.
+# Adds to a day's count unless that would pass the quota: whether it did.
 SPEND = """
 local spent = tonumber(redis.call('GET', KEYS[1]) or '0')
-if spent + tonumber(ARGV[1]) > tonumber(ARGV[2]) then return -1 end
+if spent + tonumber(ARGV[1]) > tonumber(ARGV[2]) then return 0 end
 redis.call('INCRBY', KEYS[1], ARGV[1])
 redis.call('EXPIRE', KEYS[1], 172800)
-return spent + tonumber(ARGV[1])
+return 1
 """
+GIVE_BACK = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECRBY', KEYS[1], ARGV[1]) end"
 
 
 def take_turn(key: ApiKey) -> dict[str, str]:
-    """Counts a request; the `ratelimit-*` headers for its answer. Raises ApiError 429.
-
-    If Redis is away, requests pass: a limit is no reason to refuse mail.
-    """
+    """Counts a request; the `ratelimit-*` headers for its answer. Raises ApiError 429."""
     if not key.rate_limit:
         return {}
-    try:
-        count, left = _redis().eval(COUNT, 1, f"mailsite:rate:{key.pk}")
-    except RedisError as error:
-        logger.warning("Redis can't be reached (%s): rate limits are not kept.", error)
+    counted = _ask(COUNT, f"mailsite:rate:{key.pk}")
+    if counted is None:
         return {}
-    seconds = max(1, -(-left // 1000))
+    count, left = counted
+    seconds = str(max(1, -(-left // 1000)))
     headers = {
         "ratelimit-limit": str(key.rate_limit),
         "ratelimit-remaining": str(max(0, key.rate_limit - count)),
-        "ratelimit-reset": str(seconds),
+        "ratelimit-reset": seconds,
     }
     if count > key.rate_limit:
         message = f"Too many requests: this key may make {key.rate_limit} a second. Try again in {seconds} s."
-        raise ApiError(429, "rate_limit_exceeded", message, {**headers, "retry-after": str(seconds)})
+        raise ApiError(429, "rate_limit_exceeded", message, {**headers, "retry-after": seconds})
     return headers
 
 
-def spend(key: ApiKey, emails: int) -> None:
-    """Takes `emails` from the key's daily quota. Raises ApiError 429; the day ends at midnight UTC."""
+@dataclass
+class Spent:
+    """Emails taken from a day's quota; `keep` says that they were stored."""
+
+    keep: bool = False
+
+
+@contextmanager
+def quota(key: ApiKey, emails: int) -> Iterator[Spent]:
+    """Takes `emails` from the key's day (UTC), and gives them back unless they were kept. Raises ApiError 429."""
+    spent = Spent()
     if not key.daily_quota:
+        yield spent
         return
     now = datetime.now(UTC)
+    day = f"mailsite:quota:{key.pk}:{now:%Y%m%d}"
+    if _ask(SPEND, day, emails, key.daily_quota) == 0:
+        raise _exceeded(key, emails, now)
     try:
-        spent = _redis().eval(SPEND, 1, f"mailsite:quota:{key.pk}:{now:%Y%m%d}", emails, key.daily_quota)
+        yield spent
+    finally:
+        if not spent.keep:
+            _ask(GIVE_BACK, day, emails)
+
+
+def _exceeded(key: ApiKey, emails: int, now: datetime) -> ApiError:
+    message = f"This key's quota of {key.daily_quota} emails a day does not suffice for {emails} more."
+    if emails > key.daily_quota:  # it never will
+        return ApiError(429, "daily_quota_exceeded", message)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    seconds = int((midnight - now).total_seconds()) + 1
+    message += f" It begins anew at midnight UTC, in {seconds} s."
+    return ApiError(429, "daily_quota_exceeded", message, {"retry-after": str(seconds)})
+
+
+def _ask(script: str, name: str, *arguments: int) -> Any:
+    """What the script returns; None if Redis is away."""
+    try:
+        return doorbell.queue("default").connection.eval(script, 1, name, *arguments)
     except RedisError as error:
-        logger.warning("Redis can't be reached (%s): quotas are not kept.", error)
-        return
-    if spent < 0:
-        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-        message = f"This key's quota of {key.daily_quota} emails a day is spent. It begins anew at midnight UTC."
-        seconds = max(1, int(midnight.timestamp() - time.time()))
-        raise ApiError(429, "daily_quota_exceeded", message, {"retry-after": str(seconds)})
-
-
-def _redis():
-    return doorbell.queue("default").connection
+        logger.warning("Redis can't be reached (%s): the limits of API keys are not kept.", error)
+        return None

@@ -1,7 +1,10 @@
+import json
+
 import orjson
 from django.conf import settings
 from rest_framework.parsers import BaseParser
 
+from emails.addresses import shortened
 from emails.api.errors import ApiError
 
 
@@ -18,6 +21,19 @@ class StrictJSON(BaseParser):
         if not body.strip():
             return {}
         try:
-            return orjson.loads(body)
+            data = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ApiError(400, "validation_error", f"The body is not valid JSON: {error}.") from None
+        json.loads(body, object_pairs_hook=_each_name_once)
+        return data
+
+
+def _each_name_once(pairs: list[tuple[str, object]]) -> None:
+    """Of two values under one name, parsers take the first or the last: what the caller meant nobody knows."""
+    names = {name for name, _ in pairs}
+    if len(names) < len(pairs):
+        for name, _ in pairs:
+            if name not in names:
+                message = f"The body is not valid JSON: the name `{shortened(name)}` stands twice in one object."
+                raise ApiError(400, "validation_error", message)
+            names.remove(name)

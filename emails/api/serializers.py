@@ -8,13 +8,13 @@ from django.core import signing
 from django.urls import reverse
 from django.utils import timezone
 
-from emails.models import ApiKey, Attachment, EmailRequest, Event, SandboxMessage, Suppression
+from emails.models import ApiKey, Attachment, EmailRequest, Event, Priority, SandboxMessage, Suppression
 from emails.states import State
 
-# Resend's `last_event` for each state of ours; `state` beside it says more.
 DOWNLOAD_SALT = "emails.download"
 DOWNLOAD_LIFETIME = 3600  # seconds
 
+# Resend's `last_event` for each state of ours; `state` beside it says more.
 LAST_EVENT = {
     State.SCHEDULED: "scheduled",
     State.QUEUED: "queued",
@@ -49,6 +49,7 @@ def email_as_json(email: EmailRequest, with_bodies: bool = True) -> dict:
         "message_id": email.message_id,
         "tags": [{"name": name, "value": value} for name, value in content.tags],
         "state": email.state,
+        "priority": email.queue,
     }
     if with_bodies:
         body |= {"html": content.html, "text": content.text}
@@ -97,13 +98,16 @@ def key_as_json(key: ApiKey) -> dict:
         "last_used_at": key.last_used_at.isoformat() if key.last_used_at else None,
         "permission": key.permission,
         "domains": key.domains,
+        "priority": Priority(key.priority).label,
+        "time_zone": key.time_zone,
+        "rate_limit": key.rate_limit,
+        "daily_quota": key.daily_quota,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
     }
 
 
 def suppression_as_json(row: Suppression) -> dict:
     return {
-        "object": "suppression",
         "id": str(row.pk),
         "email": row.mailbox,
         "origin": row.origin,

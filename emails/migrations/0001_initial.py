@@ -169,6 +169,7 @@ class Migration(migrations.Migration):
                 ('key', models.CharField(max_length=256)),
                 ('digest', models.CharField(help_text="SHA-256 of the request's body.", max_length=64)),
                 ('emails', models.JSONField(help_text='Ids of the messages that the request created.')),
+                ('errors', models.JSONField(default=list, help_text='What ailed the other items of a batch.')),
                 ('created_at', models.DateTimeField(db_index=True)),
                 ('api_key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='emails.apikey')),
             ],

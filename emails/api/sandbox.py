@@ -1,0 +1,42 @@
+"""What the sandbox has received, for other people's tests."""
+
+import re
+
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from emails.addresses import Address
+from emails.api.errors import invalid_parameter, not_found
+from emails.api.lists import page
+from emails.api.serializers import sandbox_message_as_json
+from emails.api.view import ApiView, as_uuid
+from emails.models import SandboxMessage
+
+
+class SandboxMessages(ApiView):
+    def get(self, request: Request) -> Response:
+        """What the sandbox has received, newest first; `to` is an envelope recipient."""
+        messages = SandboxMessage.objects.defer("raw")
+        if "to" in request.query_params:
+            messages = messages.filter(recipients__mailbox=mailbox(request.query_params["to"]))
+        return page(request, messages, sandbox_message_as_json)
+
+
+class SandboxMessageBytes(ApiView):
+    def get(self, request: Request, id: str) -> HttpResponse:
+        """The very bytes that arrived."""
+        if not (message := SandboxMessage.objects.filter(pk=as_uuid(id)).first()):
+            raise not_found(f"There is no message {id} in the sandbox.")
+        return HttpResponse(bytes(message.raw), content_type="message/rfc822")
+
+
+def mailbox(text: str) -> str:
+    """An address as an envelope holds it. Servers know mailboxes without a domain too."""
+    text = text.strip().lower()
+    try:
+        return Address.parse(text).envelope
+    except ValueError:
+        if re.fullmatch(r"\S+", text) and text.isprintable():
+            return text
+    raise invalid_parameter("`to` must be one address (in a URL, + is written %2B).")
