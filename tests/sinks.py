@@ -118,8 +118,13 @@ class _Session:
         self.relay, self.connection = relay, connection
         self.reader = connection.makefile("rb")
         self.encrypted = False
-        self.sender, self.recipients = "", []
         self.messages = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """No transaction is under way."""
+        self.sender: str | None = None
+        self.recipients: list[str] = []
 
     def run(self) -> None:
         if self.relay.implicit_tls:
@@ -134,7 +139,7 @@ class _Session:
             if handler:
                 handler(rest)
             else:
-                self.answer(verb.upper(), "250 ok" if verb in ("RSET", "HELO", "NOOP") else "502 5.5.1 not here")
+                self.answer(verb.upper(), "250 ok" if verb in ("HELO", "NOOP") else "502 5.5.1 not here")
 
     def answer(self, stage: str, default: Step) -> str:
         """Does what is to be done at `stage`; the code that was said."""
@@ -206,18 +211,24 @@ class _Session:
         if self.messages >= self.relay.messages_per_connection:
             self.perform(("421 4.7.0 enough for this connection", "drop"))
         self.messages += 1
-        self.sender, self.recipients = rest.partition(":<")[2].rpartition(">")[0], []
-        self.answer("MAIL", "250 2.1.0 ok")
+        self.forget()
+        if self.answer("MAIL", "250 2.1.0 ok").startswith("2"):
+            self.sender = rest.partition(":<")[2].rpartition(">")[0]
 
     def do_rcpt(self, rest: str) -> None:
         address = rest.partition(":<")[2].rpartition(">")[0]
-        own = self.relay.next_step(f"RCPT {address}", "250 2.1.5 ok")
+        usual = "503 5.5.1 MAIL first" if self.sender is None else "250 2.1.5 ok"
+        own = self.relay.next_step(f"RCPT {address}", usual)
         if self.answer("RCPT", own).startswith("2"):
             self.recipients.append(address)
 
     def do_data(self, rest: str) -> None:
-        if self.answer("DATA", "354 go on") == "354":
+        if self.answer("DATA", "354 go on" if self.recipients else "503 5.5.1 RCPT first") == "354":
             self.take_message()
+
+    def do_rset(self, rest: str) -> None:
+        self.forget()
+        self.answer("RSET", "250 ok")
 
     def do_quit(self, rest: str) -> None:
         self.perform((self.relay.next_step("QUIT", "221 bye"), "drop"))
@@ -233,7 +244,8 @@ class _Session:
         step = self.relay.next_step("dot", "250 2.0.0 taken")
         if _code(step).startswith("2") or step == "drop-taken":
             with self.relay._lock:
-                self.relay.received.append(Received(self.sender, list(self.recipients), b"".join(lines)))
+                self.relay.received.append(Received(self.sender, self.recipients, b"".join(lines)))
+        self.forget()
         self.perform("drop" if step == "drop-taken" else step)
 
 
