@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--policy", choices=["resend", "hold", "both"], default="resend", help="for uncertain mail")
     parser.add_argument("--mails", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=50, help="half as many other blows come on top")
-    parser.add_argument("--gap", type=float, default=2.5, help="seconds from one blow to the next, on the average")
+    parser.add_argument("--gap", type=float, default=4, help="seconds from one blow to the next, on the average")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--lease", type=int, default=5, help="seconds after which a silent worker counts as dead")
     parser.add_argument("--patience", type=float, default=120, help="seconds to settle after the last blow")
@@ -79,12 +79,11 @@ def test(options: argparse.Namespace) -> int:
         keep = options.keep
         return 130
     finally:
-        if cluster:
-            shutil.rmtree(cluster, ignore_errors=True)
+        folders = [folder, *([cluster] if cluster else [])]
         if keep:
-            print(f"\nThe logs and, on SQLite, the database are in {folder}.")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+            print(f"\nThe logs and the database are in {' and '.join(map(str, folders))}.")
+        for path in () if keep else folders:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def set_environment(options: argparse.Namespace, folder: Path, cluster: Path | None, relay_port: int) -> None:
