@@ -33,10 +33,13 @@ LOGIN = ("user", "p:ass wörd")
 class World:
     """Servers, and clients of ours, that end with the test."""
 
-    def __init__(self):
+    def __init__(self, pipelining: bool):
+        self.pipelining = pipelining
         self.open: list[sinks.Relay | Connection] = []
 
     def server(self, **options) -> sinks.Relay:
+        offered = ("PIPELINING",) if self.pipelining else ()
+        options = {"extensions": (*offered, "8BITMIME", "ENHANCEDSTATUSCODES")} | options
         self.open.append(sinks.Relay(**options))
         return self.open[-1]
 
@@ -71,9 +74,9 @@ class World:
             one.close()
 
 
-@pytest.fixture
-def world():
-    world = World()
+@pytest.fixture(params=[False, True], ids=["step by step", "pipelined"])
+def world(request):
+    world = World(pipelining=request.param)
     yield world
     world.close()
 
@@ -529,7 +532,7 @@ def _(world):
     for code in (450, 451, 452):
         server = world.server(always={"RCPT": f"{code} 4.7.1 greylisted"})
         yield send(world.client(server), to=EACH)
-        assert "DATA" not in server.lines
+        assert not any(message.recipients for message in server.received)
 
 
 @line("RCPT TO", "550 to 554 for all")
@@ -556,6 +559,13 @@ def _(world):
 @line("RCPT TO", "452 for all")
 def _(world):
     return world.scripted("RCPT", *["452 too many recipients"] * 3, to=EACH)
+
+
+@line("RCPT TO", "452 after some, and 4xx after the dot")
+def _(world):
+    server = world.server()
+    server.script |= {"RCPT": ["250 ok", "452 too many recipients"], "dot": ["451 4.3.0 later"]}
+    return send(world.client(server), to=EACH[:2])
 
 
 @line("RCPT TO", "552 after some")
@@ -868,7 +878,8 @@ def refused_before(world: World, *answer_to_rset: Step) -> tuple[sinks.Relay, Co
 def _(world):
     server, client = refused_before(world)
     yield send(client)
-    assert [text.split()[0] for text in server.lines[1:]] == ["MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA"]
+    said = [text.split()[0] for text in server.lines[1:]]
+    assert said == ["MAIL", "RCPT", *["DATA"] * world.pipelining, "RSET", "MAIL", "RCPT", "DATA"]
     yield send(client)
     assert server.lines.count("RSET") == server.connections == 1
 
@@ -1020,16 +1031,21 @@ def _(world):
 
 @line(READ, "a line without an end")
 def _(world):
-    return world.scripted("MAIL", b"250 " + b"x" * 200_000)
+    outcome = world.scripted("MAIL", b"250 " + b"x" * 200_000)
+    assert outcome.trouble == "the relay sent a line without an end (at MAIL FROM)"
+    return outcome
 
 
 @line(READ, "lines without an end")
 def _(world):
-    return world.scripted("MAIL", b"250-x\r\n" * 50_000)
+    outcome = world.scripted("MAIL", b"250-x\r\n" * 50_000)
+    assert "no SMTP" in outcome.trouble
+    return outcome
 
 
 @line(READ, "two replies to one command")
 def _(world):
+    world.pipelining = False  # there its replies can't be told apart
     outcome = world.scripted("MAIL", b"250 ok\r\n550 no\r\n")
     assert "spoke out of turn" in outcome.trouble
     return outcome
