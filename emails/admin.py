@@ -1,10 +1,14 @@
 """The operator's desk. It shows what is; only `submit` and the worker make and change mail."""
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -14,7 +18,19 @@ from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
 from django_rq.views import job_detail
 
-from emails.models import ApiKey, EmailRequest, Event, Hold, Recipient, SandboxMessage, SandboxRecipient, Worker
+from emails.addresses import Address
+from emails.models import (
+    ApiKey,
+    Attachment,
+    EmailRequest,
+    Event,
+    Hold,
+    Recipient,
+    SandboxMessage,
+    SandboxRecipient,
+    Suppression,
+    Worker,
+)
 from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
@@ -71,18 +87,35 @@ class EventInline(ReadOnly, admin.TabularInline):
         return f"{localtime(event.at):%Y-%m-%d %H:%M:%S}"
 
 
+class AttachmentInline(ReadOnly, admin.TabularInline):
+    """Names and sizes; the bytes stay where they are until somebody downloads them."""
+
+    model = Attachment
+    fields = readonly_fields = ["file", "bytes", "content_type", "content_id"]
+    ordering = ["position"]
+
+    @admin.display(description="file")
+    def file(self, attachment: Attachment) -> str:
+        url = reverse("message_attachment", args=[attachment.email_id, attachment.position])
+        return format_html('<a href="{}" download>{}</a>', url, attachment.filename)
+
+    @admin.display(description="size")
+    def bytes(self, attachment: Attachment) -> str:
+        return filesizeformat(attachment.size)
+
+
 @admin.register(EmailRequest)
 class EmailRequestAdmin(Listed):
     list_display = ["short_id", "state", "first_recipient", "short_subject", "queue", "created_at", "due_at"]
     list_filter = ["state", "priority"]
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
-    inlines = [RecipientInline, EventInline]
+    inlines = [RecipientInline, AttachmentInline, EventInline]
     actions = ["send_now", "give_up", "cancel", "confirm"]
     readonly_fields = ["links", "recipients"]
     fieldsets = [
         (None, {"fields": ["links", ("state", "priority"), ("sender", "recipients"), "subject"]}),
-        ("Times", {"fields": [("created_at", "due_at"), ("date", "finished_at")]}),
+        ("Times", {"fields": [("created_at", "scheduled_at"), ("due_at", "date", "finished_at")]}),
         ("Delivery", {"fields": [("worker", "claims"), ("attempts", "strikes"), ("on_unknown", "delay")]}),
         ("On the wire", {"fields": ["envelope_sender", "message_id"]}),
     ]
@@ -157,26 +190,53 @@ class HoldAdmin(admin.ModelAdmin):
         super().save_model(request, obj, form, change)
 
 
+class ApiKeyForm(forms.ModelForm):
+    domains = forms.CharField(
+        label="From-domains", required=False, help_text="One a line; none means any.",
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 40}),
+    )  # fmt: skip
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if "domains" in self.initial:
+            self.initial["domains"] = "\n".join(self.initial["domains"])
+
+    def clean_domains(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["domains"].splitlines() if line.strip()]
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):
-    """Keys are made and revoked. Deleting one would take away the trace of who had access."""
+    """Keys are made, limited and revoked. Deleting one would take away the trace of who had access."""
 
-    list_display = ["name", "start", "created_at", "revoked_at"]
-    fields = ["name", "start", "created_at", "revoked_at"]
-    readonly_fields = ["start", "created_at", "revoked_at"]
+    form = ApiKeyForm
+    list_display = [
+        "name", "start", "permission", "from_domains", "rate_limit", "daily_quota", "last_used_at", "expires_at",
+        "revoked_at",
+    ]  # fmt: skip
+    list_filter = ["permission"]
+    fields = [
+        "name", ("permission", "expires_at"), "domains", ("priority", "time_zone"), ("rate_limit", "daily_quota"),
+    ]  # fmt: skip
+    readonly_fields = ["start", "created_at", "last_used_at", "revoked_at"]
     ordering = ["-pk"]
     actions = ["revoke"]
+
+    @admin.display(description="from-domains")
+    def from_domains(self, key: ApiKey) -> str:
+        return ", ".join(key.domains) or "any"
 
     def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
         return False
 
-    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
-        return self.fields if obj else ["name"]
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list:
+        known = [("start", "created_at"), ("last_used_at", "revoked_at")] if obj else []
+        return self.fields + known
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form, change: bool) -> None:
         if change:
             return super().save_model(request, obj, form, change)
-        key, token = ApiKey.create(obj.name)
+        key, token = ApiKey.create(**form.cleaned_data)
         obj.pk = key.pk
         messages.success(request, f"The key, shown this once: {token}")
 
@@ -186,6 +246,38 @@ class ApiKeyAdmin(admin.ModelAdmin):
         for key in valid:
             key.revoke()
         messages.success(request, f"Revoked: {', '.join(key.name for key in valid) or 'none, they were already'}.")
+
+
+class SuppressionForm(forms.ModelForm):
+    def clean_mailbox(self) -> str:
+        try:
+            return Address.parse(self.cleaned_data["mailbox"]).mailbox.lower()
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+@admin.register(Suppression)
+class SuppressionAdmin(Listed):
+    """The list of addresses that are not sent to: by hand they are added, and released by deleting."""
+
+    form = SuppressionForm
+    list_display = ["mailbox", "origin", "created_at"]
+    fields = ["mailbox"]
+    search_fields = ["mailbox"]
+    search_help_text = "An address, or its beginning."
+
+    def has_add_permission(self, request: HttpRequest, obj=None) -> bool:
+        return admin.ModelAdmin.has_add_permission(self, request)
+
+    def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        """By the unique index: PostgreSQL uses it for LIKE, SQLite for a range."""
+        begins = search_term.strip().lower()
+        if begins and connection.vendor == "sqlite":
+            return queryset.filter(mailbox__gte=begins, mailbox__lt=begins + chr(0x10FFFF)), False
+        return queryset.filter(mailbox__startswith=begins), False
 
 
 @admin.register(Worker)

@@ -42,7 +42,7 @@ class SendForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["scheduled_at"].help_text = format_html(
-            'In the time zone <span id="zone">{}</span>; empty: now.', settings.TIME_ZONE
+            '<span id="zone">{}</span> time; empty: now.', settings.TIME_ZONE
         )
 
     def add_prefix(self, field_name: str) -> str:

@@ -91,8 +91,6 @@ class ApiKey(models.Model):
         key = cls(name=name, start=token[:8], digest=cls.hash(token), **fields)
         key.clean()
         key.clean_fields()
-        if key.expires_at and key.expires_at <= timezone.now():
-            raise ValidationError({"expires_at": "This moment is past."})
         key.save(force_insert=True)
         return key, token
 
@@ -109,6 +107,8 @@ class ApiKey(models.Model):
         for limit in ("rate_limit", "daily_quota"):
             if getattr(self, limit) == 0:
                 problems[limit] = "A limit is at least 1; without one there is no limit."
+        if self._state.adding and self.expires_at and self.expires_at <= timezone.now():
+            problems["expires_at"] = "This moment is past."
         try:
             if not isinstance(self.domains, list):
                 raise TypeError
