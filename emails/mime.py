@@ -120,7 +120,7 @@ def header(name: str, value: str) -> str:
     return _folded(name, _free_text(name, value))
 
 
-def _folded(name: str, tokens: Iterable[str]) -> str:
+def _folded(name: str, tokens: Sequence[str]) -> str:
     """The header with line breaks between its tokens, each of which begins with its white space.
 
     Never right after the name, which is legal but read as an empty value by some; but for an encoded word
@@ -128,7 +128,7 @@ def _folded(name: str, tokens: Iterable[str]) -> str:
     """
     line = f"{name}:"
     lines: list[str] = []
-    for token in tokens:
+    for token in tokens or [" "]:
         if len(line) + len(token) > WIDTH and (len(line) > len(name) + 1 or lines or token.startswith(" =?")):
             lines.append(line)
             line = token
@@ -225,7 +225,7 @@ def _phrase(name: str, room: int) -> list[str]:
         return _encoded_words(name, room)
     if not _ATOMS.fullmatch(name):
         name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return [name] if len(name) < WIDTH else _SINGLE_SPACE.split(name)
+    return [name] if len(name) <= room else _SINGLE_SPACE.split(name)
 
 
 # Bodies

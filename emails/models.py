@@ -747,7 +747,7 @@ class EmailRequest(models.Model):
                 headers=content.headers,
                 attachments=attachments,
                 message_id=self.message_id,
-                date=timezone.localtime(self.date) if self.date else None,
+                date=timezone.localtime(self.date, timezone.get_default_timezone()) if self.date else None,
                 smtputf8=needs_smtputf8(self.sender) or all(map(needs_smtputf8, recipients)),
             )
         )
