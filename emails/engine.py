@@ -229,8 +229,8 @@ class Engine:
                     self._give_back("the worker is stopping")
                     self._lineup.dismiss(len(self._senders))
                     sending = any(thread.is_alive() for thread in self._senders)
-                    if time.monotonic() > self._deadline or (not sending and self._inbox.empty()):
-                        break
+                    if self._inbox.empty() and (not sending or time.monotonic() > self._deadline):
+                        break  # not before: outcomes that came in while the database was away are recorded
                 elif self.holds.relay and self._give_back(f"mail is held: {self.holds.relay.reason}"):
                     self._lineup.dismiss(len(self._senders))  # they close their connections
                 self._lineup.feed()
@@ -363,7 +363,7 @@ class Engine:
                 self._unsure = True
                 self._next_beat, self._steady_since = 0.0, time.monotonic()
                 time.sleep(pause)
-                pause = min(pause * 2, 5)
+                pause = min(pause * 2, 0.5 if self._stopping.is_set() else 5)
 
     def _give_back(self, reason: str) -> bool:
         """Messages that no sender has begun are due again at once, in their old order. Whether there were any."""
