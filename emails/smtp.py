@@ -285,6 +285,8 @@ class Session:
         if self.relay.tls == "implicit":
             self._start_tls()
         with self._stage("waiting for the greeting", self.timeouts.greeting):
+            # The final dot is written alone, and must not wait for the message's acknowledgement.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._expect_success(self._reply())
         self._greet()
         if self.relay.tls in ("required", "offered") and self._may_start_tls():
@@ -432,8 +434,8 @@ class Session:
         try:
             while self._ahead:
                 with self._stage("at DATA", self.timeouts.data):
-                    reply = self._command("")
-                    if reply.code == 354:
+                    reply = self._command("")  # written already
+                    if reply.code // 100 == 3:
                         self._socket.sendall(b".\r\n")
                         self._reply()
         except Trouble:

@@ -127,6 +127,7 @@ class _Session:
         self.recipients: list[str] = []
 
     def run(self) -> None:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.relay.implicit_tls:
             self.start_tls()
         self.answer("greeting", "220 relay.test ESMTP")

@@ -74,9 +74,9 @@ class World:
             one.close()
 
 
-@pytest.fixture(params=[False, True], ids=["step by step", "pipelined"])
+@pytest.fixture
 def world(request):
-    world = World(pipelining=request.param)
+    world = World(pipelining=getattr(request, "param", True))
     yield world
     world.close()
 
@@ -359,10 +359,14 @@ def _(world):
     return outcome
 
 
+def after_the_hello(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
 @line("TLS", "something else than a handshake")
 def _(world):
     for scheme in ("smtp", "submission", "smtps"):
-        outcome = world.secured(scheme, certificate(), "TLS", b"x" * 100)
+        outcome = world.secured(scheme, certificate(), "TLS", (after_the_hello, b"x" * 100))
         assert re.fullmatch(r"TLS failed: [a-z ]+ \(starting TLS\)", outcome.trouble)
         yield outcome
 
@@ -539,6 +543,15 @@ def _(world):
 def _(world):
     for code in (550, 551, 552, 553, 554):
         yield send(world.client(world.server(always={"RCPT": f"{code} 5.1.1 no"})), to=EACH)
+
+
+@line("RCPT TO", "550 for all, and 354 to DATA")
+def _(world):
+    used = Used(world)
+    used.server.script |= {"RCPT": ["550 5.1.1 unknown"], "DATA": ["354 go on"]}
+    yield used.send(1)
+    assert in_words(used.send(1)) == "accepted"
+    assert [message.recipients for message in used.server.received if message.recipients] == [[MOSS], [MOSS]]
 
 
 @line("RCPT TO", "452 after some")
@@ -1051,7 +1064,16 @@ def _(world):
     return outcome
 
 
-@pytest.mark.parametrize("line", sorted(LINES.keys() | CASES.keys()), ids=": ".join)
+ALL = sorted(LINES.keys() | CASES.keys())
+ALIKE = ("Connecting", "Greeting", "EHLO", "TLS", "AUTH", "QUIT")  # with and without pipelining
+
+
+@pytest.mark.parametrize(
+    "line, world",
+    [pytest.param(line, True, id=": ".join(line)) for line in ALL]
+    + [pytest.param(line, False, id=": ".join(line) + ", one by one") for line in ALL if line[0] not in ALIKE],
+    indirect=["world"],
+)
 def test_line(line, world):
     assert line in CASES, "this line of docs/smtp.md has no test"
     assert line in LINES, "this test has no line in docs/smtp.md"
