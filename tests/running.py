@@ -5,7 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from functools import cached_property
 from pathlib import Path
+
+import httpx
 
 from tests.environment import wait_until
 
@@ -40,6 +45,28 @@ class Copy:
         command = [sys.executable, "manage.py", *words]
         return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
 
+    @cached_property
+    def key(self) -> str:
+        return self.manage("apikey", "create", "tests")
+
+    @cached_property
+    def api(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"})
+
+    def arrived(self, address: str, count: int = 1) -> list[EmailMessage]:
+        """The mails that the sandbox has got for an address, once there are `count` of them; the oldest first."""
+        found = []
+
+        def all_there() -> bool:
+            found[:] = self.api.get("/sandbox/messages", params={"to": address}).json()["data"]
+            return len(found) >= count
+
+        wait_until(all_there, f"{address} did not get {count} mails")
+        raw = [self.api.get(f"/sandbox/messages/{mail['id']}.eml").content for mail in reversed(found)]
+        return [message_from_bytes(mail, policy=policy.default) for mail in raw]
+
     def stop(self) -> None:
+        if "api" in vars(self):
+            self.api.close()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
