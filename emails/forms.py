@@ -33,7 +33,7 @@ class SendForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false", "class": "code"}),
     )  # fmt: skip
     attachments = forms.Field(
-        label="Attachments", required=False, help_text=f"Together up to {MAX_BYTES * 3 // 4 // 2**20} MB.",
+        label="Attachments", required=False, help_text=f"Together under {MAX_BYTES * 3 // 4 // 2**20} MB.",
         widget=FilesInput(attrs={"multiple": True}),
     )  # fmt: skip
     scheduled_at = forms.Field(label="Time", required=False, widget=forms.TextInput(attrs={"type": "datetime-local"}))

@@ -36,6 +36,7 @@ from emails.received import Received
 from emails.states import WAITING
 
 PAGE = 50
+TAKEN_APART = 8 * 1024 * 1024  # bytes of a message for its page: bodies and pictures come first, attachments last
 SHOWN_SOURCE = 200_000  # bytes of a mail's source that its page holds; the rest is behind a link
 MAIN_HEADERS = ("From", "To", "Cc", "Reply-To", "Date")
 LOCKED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -129,7 +130,8 @@ def send(request: HttpRequest) -> HttpResponse:
 def message(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content", "worker"), pk=id)
     context = {"attachments": email.attachments.order_by("position")}
-    return render(request, "message.html", {**context, **sides_of(source_of(email)), **status_of(request, email)})
+    raw = source_of(email)[:TAKEN_APART]
+    return render(request, "message.html", {**context, **sides_of(raw), **status_of(request, email)})
 
 
 @login_required
@@ -147,7 +149,7 @@ def message_status(request: HttpRequest, id: UUID) -> HttpResponse:
 def message_html(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content"), pk=id)
     if email.content.attachments:  # which may be pictures in it
-        return locked(Received.parse(source_of(email)).self_contained_html)
+        return locked(Received.parse(source_of(email)[:TAKEN_APART]).self_contained_html)
     return locked(email.content.html or "")
 
 

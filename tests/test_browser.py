@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -13,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.conftest import missing
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ZONE = "Asia/Tokyo"
 WIDTHS = {"desk": 1280, "phone": 390}
 PATIENCE = 20_000  # milliseconds that a fact may take to show itself
 
@@ -36,7 +39,7 @@ def browser(request) -> Iterator[Browser]:
 @pytest.fixture(params=WIDTHS)
 def context(browser, mailsite, request) -> Iterator[BrowserContext]:
     size = {"width": WIDTHS[request.param], "height": 800}
-    context = browser.new_context(base_url=mailsite.url, viewport=size)
+    context = browser.new_context(base_url=mailsite.url, viewport=size, timezone_id=ZONE)
     context.set_default_timeout(PATIENCE)
     yield context
     context.close()
@@ -78,13 +81,17 @@ def fits(page: Page) -> None:
 
 def write(page: Page, subject: str, html: str = "", to: str = "moss@example.com") -> None:
     page.goto("/send")
+    fill(page, subject, html, to)
+    fits(page)
+    page.get_by_role("button", name="Send").click()
+
+
+def fill(page: Page, subject: str, html: str = "", to: str = "moss@example.com") -> None:
     page.get_by_label("From").fill("Jen <jen@example.com>")
     page.get_by_label("To", exact=True).fill(to)
     page.get_by_label("Subject").fill(subject)
     page.get_by_label("Text").fill("Have you tried turning it off and on again?")
     page.get_by_label("HTML").fill(html)
-    fits(page)
-    page.get_by_role("button", name="Send").click()
 
 
 def test_a_mail_goes_from_the_form_to_the_sandbox(member):
@@ -116,6 +123,31 @@ def test_errors_are_shown_and_what_was_typed_is_kept(member):
     )
     expect(member.get_by_label("Subject")).to_have_value("Kept")
     fits(member)
+
+
+def test_files_and_a_time_in_the_browsers_zone(member, tmp_path):
+    for name in ("bill.pdf", "terms.txt"):
+        (tmp_path / name).write_bytes(bytes(2048))
+    member.goto("/send")
+    expect(member.locator("#zone")).to_have_text(ZONE)
+    fill(member, "Later")
+    member.get_by_label("Attachments").set_input_files(sorted(tmp_path.iterdir()))
+    expect(member.locator(".files")).to_have_text("bill.pdf (2.0 KB), terms.txt (2.0 KB); together 4.0 KB")
+    member.get_by_label("Time").fill("2020-01-01T09:00")
+    member.get_by_role("button", name="Send").click()
+    expect(member.get_by_label("Time")).to_have_accessible_description(re.compile("is in the past"))
+    expect(member.locator(".files")).to_contain_text("Choose the files again")
+    fits(member)
+    moment = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(days=2)
+    member.get_by_label("Time").fill(f"{moment.astimezone(ZoneInfo(ZONE)):%Y-%m-%dT%H:%M}")
+    member.get_by_label("Attachments").set_input_files(sorted(tmp_path.iterdir()))
+    member.get_by_role("button", name="Send").click()
+    expect(member.locator("#state")).to_contain_text("Scheduled")
+    expect(member.locator(".envelope")).to_contain_text(f"{moment.day} {moment:%B %Y, %H:%M} UTC")
+    fits(member)
+    with member.expect_download() as download:
+        member.get_by_role("link", name="bill.pdf").click()
+    assert download.value.path().read_bytes() == bytes(2048)
 
 
 def test_a_key_works_from_a_shell(member):

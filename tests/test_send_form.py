@@ -181,3 +181,10 @@ def test_inline_pictures_are_shown_in_the_mail(member, submit):
     email = submit(html='<img src="cid:logo" alt="">', attachments=[image])
     assert "inline" in member.get(f"/messages/{email.pk}").text
     assert 'src="data:image/png;base64,' in member.get(f"/messages/{email.pk}/html").text
+
+
+def test_a_large_mail_is_shown_all_the_same(member, submit):
+    email = submit(html="<p>Small</p>", text="print", attachments=[{"filename": "a.bin", "content": bytes(9 * 2**20)}])
+    page = member.get(f"/messages/{email.pk}").text
+    assert '<pre class="wrap">print' in page and "can't be taken apart" not in page and "9.0\xa0MB" in page
+    assert member.get(f"/messages/{email.pk}/html").text.strip() == "<p>Small</p>"
