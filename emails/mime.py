@@ -8,8 +8,8 @@ import mimetypes
 import re
 import unicodedata
 from binascii import b2a_base64, b2a_qp
-from codecs import getincrementaldecoder
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from codecs import iterdecode
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -81,7 +81,6 @@ _STRUCTURED = {
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
 _BREAKING = re.compile(r"[\0\r\n]")
 _SINGLE_SPACE = re.compile(r"(?<![ \t]) (?![ \t])")
-_WORD = re.compile(r"[ \t]+[^ \t]+")
 _TOKEN = re.compile(r'(?:<[^<>]*>|"(?:[^"\\]|\\.)*"|[^\s<"]|[<"])+?(?:,|(?=\s|$|<))')
 _ATOMS = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?: [\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -126,15 +125,13 @@ def _folded(name: str, tokens: Sequence[str]) -> str:
     Never right after the name, which is legal but read as an empty value by some; but for an encoded word
     there may be no other way.
     """
-    line = f"{name}:"
-    lines: list[str] = []
+    lines = [f"{name}:"]
     for token in tokens or [" "]:
-        if len(line) + len(token) > WIDTH and (len(line) > len(name) + 1 or lines or token.startswith(" =?")):
-            lines.append(line)
-            line = token
+        fits = len(lines[-1]) + len(token if token.isascii() else token.encode()) <= WIDTH
+        if fits or (lines[-1] == f"{name}:" and not token.startswith(" =?")):
+            lines[-1] += token
         else:
-            line += token
-    lines.append(line)
+            lines.append(token)
     if len(max(lines, key=len)) > LONGEST:
         raise ValueError(f"The header `{name}` has no place to fold in a line of more than {LONGEST} characters.")
     return "\r\n".join(lines) + "\r\n"
@@ -154,13 +151,16 @@ def _free_text(name: str, text: str) -> list[str]:
         raise ValueError(f"The header `{name}` holds a line break or a NUL character.")
     words = _SINGLE_SPACE.split(text.strip(" \t"))
     longest = LONGEST - len("Subject: ") if name == "Subject" else 1 << 30  # our own header must be writable
-    odd = [n for n, word in enumerate(words) if not _is_plain(word) or len(word) > longest]
-    if odd:
+
+    def is_odd(word: str) -> bool:
+        return not _is_plain(word) or (len(word) >= WIDTH and (len(word) > longest or len(word.split()) > 1))
+
+    if odd := [n for n, word in enumerate(words) if is_odd(word)]:
         first, end, column = odd[0], odd[-1] + 1, len(name) + 1
         for word in words[:first]:
             column = (column if column + len(word) < WIDTH else 0) + 1 + len(word)
         words[first:end] = _encoded_words(" ".join(words[first:end]), WIDTH - 1 - column)
-    return [token for word in words for token in ([f" {word}"] if len(word) < WIDTH else _WORD.findall(f" {word}"))]
+    return [f" {word}" for word in words]
 
 
 def _encoded_words(text: str, room: int) -> list[str]:
@@ -207,15 +207,19 @@ def _addresses(header: str, addresses: Sequence[str], smtputf8: bool = False) ->
 
 
 def _address(header: str, text: str, smtputf8: bool, room: int) -> list[str]:
-    if _BREAKING.search(text):
-        raise ValueError(f"The header `{header}` holds a line break or a NUL character.")
     name, mailbox = split(text)
+    if _BREAKING.search(text) or not mailbox.isprintable():
+        raise ValueError(f"The header `{header}` holds a line break or another control character.")
     local, at, domain = mailbox.rpartition("@")
+    try:
+        domain = ascii_domain(domain)
+    except ValueError as error:
+        raise ValueError(f"The header `{header}` holds no domain: {error}.") from None
     if not (local.isascii() or smtputf8):
         # No relay without SMTPUTF8 takes such a mailbox, not even in a header. Readers see it as the name of
         # an empty group, as RFC 6857 has it done.
         return [*_encoded_words(f"{name} {mailbox}".strip(), room), ":;"]
-    mailbox = f"{local}{at}{ascii_domain(domain)}"
+    mailbox = f"{local}{at}{domain}"
     return [*_phrase(name, room), f"<{mailbox}>"] if name else [mailbox]
 
 
@@ -233,7 +237,7 @@ def _phrase(name: str, room: int) -> list[str]:
 
 class _Part(NamedTuple):
     headers: str
-    chunks: Iterable[bytes]
+    chunks: Iterator[bytes]
 
 
 def _body(message: Message) -> _Part:
@@ -283,13 +287,11 @@ def _text(subtype: str, text: str, boundary: str) -> _Part:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.endswith("\n"):
         text += "\n"
-    encoding: str
-    chunks: Iterable[bytes]
     wire = text.replace("\n", "\r\n").encode()
     if _is_seven_bit(wire, boundary) and not wire.startswith(b"From ") and b"\nFrom " not in wire:
-        encoding, chunks = "7bit", [wire]
-    elif len(quoted := _quoted_printable(wire)) <= (len(wire) + 2) // 3 * 4 / 76 * 78:
-        encoding, chunks = "quoted-printable", [quoted]
+        encoding, chunks = "7bit", iter([wire])
+    elif len(quoted := _quoted_printable(wire)) <= (letters := -(-len(wire) // 3) * 4) + 2 * -(-letters // 76):
+        encoding, chunks = "quoted-printable", iter([quoted])
     else:
         encoding, chunks = "base64", _base64(wire)
     return _Part(f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n', chunks)
@@ -340,29 +342,28 @@ def _base64(content: bytes) -> Iterator[bytes]:
 
 # Attachments
 
-_TYPES = mimetypes.MimeTypes().types_map[True] | {  # Python's own table: what the host has installed doesn't matter
+_TYPES = {
+    **mimetypes.MimeTypes().types_map[False],  # Python's own tables, whatever the host has installed
+    **mimetypes.MimeTypes().types_map[True],
     ".7z": "application/x-7z-compressed",
-    ".avif": "image/avif",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     ".gz": "application/gzip",
-    ".heic": "image/heic",
     ".ics": "text/calendar",
     ".log": "text/plain",
-    ".md": "text/markdown",
     ".odt": "application/vnd.oasis.opendocument.text",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
     ".vcf": "text/vcard",
-    ".webp": "image/webp",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-_EXTENSIONS = {"application/octet-stream": ".bin", "text/plain": ".txt", "image/jpeg": ".jpg", "message/rfc822": ".eml"}
-
-_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
-_PARAMETER = re.compile(rf";\s*([\w!#$&^.+-]+)\s*=\s*({_QUOTED.pattern}|[^;\"]*)", re.ASCII)
+_TYPE_WORD = re.compile(r"[\w!#$&^.+-]{1,70}", re.ASCII)
+_TYPE = re.compile(rf"{_TYPE_WORD.pattern}/{_TYPE_WORD.pattern}", re.ASCII)
+_PARAMETER = re.compile(rf";\s*({_TYPE_WORD.pattern})\s*=\s*({_QUOTED.pattern}|[^;\"]*)", re.ASCII)
 # Control characters, halves of surrogate pairs, and what turns the direction of writing ("cod.exe" as "exe.doc").
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._=+$-]+(?:@[A-Za-z0-9._-]+)?")
-_CID = re.compile(r"""(?P<double>")?(?P<single>')?\bcid:(?(double)[^"]*|(?(single)[^']*|[^\s"'<>()]*))""", re.I)
+_CID = re.compile(
+    r"""(?:(?P<quote>["']|&(?:quot|apos|#34|#39);)|\b)(cid:)((?(quote).*?(?=(?P=quote))|[^\s"'<>()]*))""", re.I
+)
 
 
 def _media_type(attachment: Attachment) -> tuple[str, dict[str, str]]:
@@ -383,25 +384,18 @@ def _media_type(attachment: Attachment) -> tuple[str, dict[str, str]]:
 
 
 def _is_utf8(content: bytes) -> bool:
-    if content.isascii():
-        return True
-    decoder = getincrementaldecoder("utf-8")()  # in pieces, since text takes up to four times the memory
+    pieces = (content[at : at + (1 << 16)] for at in range(0, len(content), 1 << 16))  # all at once takes memory
     try:
-        for start in range(0, len(content), 1 << 16):
-            decoder.decode(content[start : start + (1 << 16)])
-        decoder.decode(b"", final=True)
+        return all(text is not None for text in iterdecode(pieces, "utf-8"))
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def _file(attachment: Attachment, kind: str, parameters: dict[str, str], disposition: str, boundary: str) -> _Part:
     """An attachment's very bytes: in base64, but for a mail in the mail, which must not be (RFC 2046 §5.2.1)."""
     name = _file_name(attachment.filename, kind)
-    encoding: str
-    chunks: Iterable[bytes]
     if kind.startswith("message/") and _is_seven_bit(attachment.content, boundary):
-        encoding, chunks = "7bit", [attachment.content]
+        encoding, chunks = "7bit", iter([attachment.content])
     else:
         encoding, chunks = "base64", _base64(attachment.content)
         if kind.startswith(("message/", "multipart/")):
@@ -410,7 +404,9 @@ def _file(attachment: Attachment, kind: str, parameters: dict[str, str], disposi
     headers = _with_parameters("Content-Type", kind, parameters | {"name": _plain_name(name) if disposition else name})
     headers += f"Content-Transfer-Encoding: {encoding}\r\n"
     if disposition:
-        headers += _with_parameters("Content-Disposition", attachment.disposition or disposition, {"filename": name})
+        if attachment.disposition in ("inline", "attachment"):
+            disposition = attachment.disposition
+        headers += _with_parameters("Content-Disposition", disposition, {"filename": name})
     if attachment.content_id:
         headers += f"Content-ID: <{_wire_id(attachment.content_id)}>\r\n"
     return _Part(headers, chunks)
@@ -421,8 +417,7 @@ def _file_name(name: str, kind: str) -> str:
     name = _UNFIT.sub("", re.split(r"[/\\]", name)[-1]).strip()
     if name.strip("."):
         return name
-    found = (extension for extension, known in _TYPES.items() if known == kind)
-    return "attachment" + (_EXTENSIONS.get(kind) or next(found, ".bin"))
+    return "attachment" + next((extension for extension, known in _TYPES.items() if known == kind), ".bin")
 
 
 def _plain_name(name: str) -> str:
@@ -444,6 +439,8 @@ def _with_parameters(name: str, value: str, parameters: dict[str, str]) -> str:
 
 def _parameter(name: str, text: str) -> list[str]:
     """Quoted if that is enough, else as RFC 2231 has it, in as many sections as it needs."""
+    if "name" not in name and _TYPE_WORD.fullmatch(text):
+        return [f"{name}={text}"]
     if _is_plain(text) and not set(text) & {'"', "\\"} and len(name) + len(text) + 3 <= 74:
         return [f'{name}="{text}"']
     characters = [quote(character, safe="!#$&+^`{|}") for character in text]
@@ -475,12 +472,11 @@ def _with_content_ids(html: str | None, attachments: Sequence[Attachment]) -> tu
     shown = set()
 
     def on_the_wire(match: re.Match[str]) -> str:
-        before, _, reference = match[0].partition(":")
-        reference = unescape(reference).strip()
+        reference = unescape(match[3]).strip()
         for id in (reference, unquote(reference)):
             if id in known:
                 shown.add(id)
-                return f"{before}:{_wire_id(id)}"
+                return f"{match['quote'] or ''}{match[2]}{_wire_id(id)}"
         return match[0]
 
     return (_CID.sub(on_the_wire, html), shown) if html and known else (html, shown)

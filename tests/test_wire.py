@@ -316,7 +316,7 @@ def test_the_html_finds_its_images_whatever_their_ids():
         "50%": ['"cid:50%"', '"cid:50%25"'],
         "<x>": ['"cid:x"'],
         'q"q': ["'cid:q\"q'", '"cid:q&quot;q"'],
-        "a/b?c#d": ["cid:a/b?c#d"],
+        "a/b?c#d": ["cid:a/b?c#d", "'cid:a%2Fb%3Fc%23d'"],
         "(1)": ['"cid:(1)"'],
     }
     for id in ids:
@@ -335,11 +335,14 @@ def test_the_html_finds_its_images_whatever_their_ids():
 
 def test_images_in_a_style_sheet_are_found_and_other_text_is_let_alone():
     html = "<style>p {background: url(cid:logo)} a {background: url('cid:a b')}</style> cid:logo lucid:logo <a name=x>"
+    html += '<b style="background: url(&quot;cid:c d&quot;)">'
     attachments = [Attachment("a.png", b"x", content_id="logo"), Attachment("b.png", b"x", content_id="a b")]
+    attachments.append(Attachment("c.png", b"x", content_id="c d"))
     reading = wire.perl()(build(html=html, attachments=attachments))
-    assert reading.shape == "related(html, png, png)"
+    assert reading.shape == "related(html, png, png, png)"
     assert "url(cid:logo)" in reading.body("text/html") and " cid:logo lucid:logo <a" in reading.body("text/html")
-    assert "cid:a b" not in reading.body("text/html")
+    for image in reading.attachments[1:]:
+        assert f"cid:{image.content_id}" in reading.body("text/html")
 
 
 def test_the_name_in_ascii_for_programs_that_know_no_rfc_2231():

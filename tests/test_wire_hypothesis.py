@@ -22,7 +22,7 @@ header_text = one_line | words.map(" ".join)
 names = st.text(line | st.sampled_from('"\\,()<>@ '), max_size=120).map(str.strip)
 file_names = st.text(st.characters(exclude_categories=["Cs"]), max_size=150)
 contents = st.binary(max_size=300) | st.text(st.sampled_from("a\r\n.ü "), max_size=50).map(str.encode)
-quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def readers():
@@ -34,15 +34,10 @@ def lines_of(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def blanks_kept(text: str) -> bool:
-    """Email::Simple takes white space at a fold for one space; wide space is folded only where there is no other."""
-    return not re.search(r"[ \t]{2}|\t", text)
-
-
 def is_read_by_python(text: str) -> bool:
     """python/cpython#81663 and its like: what Python's own reader makes of encoded words in the names of mailboxes.
 
-    It puts blanks between those of one name, and takes white space at their ends away.
+    It puts blanks between those of one name, and narrows the wide space in them.
     """
     return text.isascii() and "=?" not in text
 
@@ -53,8 +48,7 @@ def test_any_subject_comes_back(text):
     raw = build(subject=text)
     check_lines(raw)
     for reader in readers():
-        if reader is wire.python or blanks_kept(text):
-            assert reader(raw).header("Subject") == text.strip(" \t")
+        assert reader(raw).header("Subject") == text.strip(" \t")
 
 
 @quick
@@ -67,8 +61,7 @@ def test_any_header_of_the_senders_comes_back_or_is_refused(name, text):
         return
     check_lines(raw)
     for reader in readers():
-        if reader is wire.python or blanks_kept(text):
-            assert reader(raw).header(name).strip(" ") == text.strip(" \t")
+        assert reader(raw).header(name).strip(" ") == text.strip(" \t")
 
 
 @quick
