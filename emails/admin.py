@@ -2,6 +2,7 @@
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import ActionLocation
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import connection
@@ -172,8 +173,13 @@ class EmailRequestAdmin(Listed):
 class HoldAdmin(admin.ModelAdmin):
     """Adding a hold pauses a queue or the relay, deleting it resumes. Trouble with the relay shows here, too."""
 
-    list_display = ["target", "reason", "by", "since"]
+    list_display = ["target", "reason", "paused_by", "since"]
+    actions = ["resume"]
     fields = ["target", "reason"]
+
+    @admin.display(description="by")
+    def paused_by(self, hold: Hold) -> str:
+        return hold.by or "found by itself; ends by itself"
 
     def formfield_for_choice_field(self, db_field, request: HttpRequest, **options):
         if db_field.name == "target":  # trouble is found, not made
@@ -181,6 +187,17 @@ class HoldAdmin(admin.ModelAdmin):
                 (value, label) for value, label in Hold.Target.choices if value != Hold.Target.TROUBLE
             ]
         return super().formfield_for_choice_field(db_field, request, **options)
+
+    def get_actions(self, request: HttpRequest, action_location=ActionLocation.CHANGE_LIST) -> dict:
+        """Without Django's "Delete selected": here that is called Resume."""
+        actions = super().get_actions(request, action_location)
+        return {name: action for name, action in actions.items() if name != "delete_selected"}
+
+    @admin.action(description="Resume", permissions=["delete"])
+    def resume(self, request: HttpRequest, holds: QuerySet) -> None:
+        names = [hold.get_target_display() for hold in holds]
+        holds.delete()
+        messages.success(request, f"Resumed: {', '.join(names)}.")
 
     def has_change_permission(self, request: HttpRequest, obj: Hold | None = None) -> bool:
         return False

@@ -87,7 +87,7 @@ def ring(jobs: Sequence[Job]) -> None:
             if rung:
                 queue(name).enqueue_many(rung)
     except RedisError as error:
-        logger.warning("Redis can't be reached (%s): %d accepted messages wait for the overdue poll.", error, len(jobs))
+        logger.warning("Redis can't be reached (%s): what was just accepted waits for the overdue poll.", error)
 
 
 class Ledger:

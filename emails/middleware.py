@@ -36,6 +36,8 @@ class DashboardMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if is_dashboard(request) and isinstance(exception, RedisError):
             return render(request, "redis_away.html", status=503)
+        if is_dashboard(request) and isinstance(exception, IndexError):
+            return render(request, "404.html", status=404)  # a queue's number that there isn't
         return None
 
 

@@ -255,7 +255,7 @@ class Hold(models.Model):
         TROUBLE = "trouble", "Relay, in trouble"
 
     target = models.CharField(primary_key=True, max_length=10, choices=Target)
-    reason = models.TextField()
+    reason = models.CharField(max_length=500)
     by = models.CharField(max_length=150, blank=True, help_text="Who paused it; empty for trouble.")
     since = models.DateTimeField(default=timezone.now)
     failures = models.PositiveIntegerField(default=0, editable=False)
@@ -276,11 +276,11 @@ class Hold(models.Model):
         """The relay can't be used: starts the hold, or puts off its next probe a little further (1 to 15 s)."""
         with transaction.atomic():
             hold, new = cls.objects.select_for_update().get_or_create(
-                pk=cls.Target.TROUBLE, defaults={"reason": reason}
+                pk=cls.Target.TROUBLE, defaults={"reason": reason[:500]}
             )
             if new:
-                logger.error("Mail is held: %s", reason)
-            hold.reason = reason
+                logger.error("Mail is held, the relay %s is in trouble: %s", settings.RELAY, reason)
+            hold.reason = reason[:500]
             hold.probe_at = timezone.now() + timedelta(seconds=min(2**hold.failures, 15))
             hold.failures = min(hold.failures + 1, 10)
             hold.save(update_fields=["reason", "probe_at", "failures"])
@@ -295,7 +295,7 @@ class Hold(models.Model):
     @classmethod
     def end_trouble(cls) -> None:
         if cls.objects.filter(pk=cls.Target.TROUBLE).delete()[0]:
-            logger.warning("The relay can be used again: mail flows.")
+            logger.warning("The relay %s can be used again: mail flows.", settings.RELAY)
 
 
 @dataclass(frozen=True)
@@ -721,7 +721,7 @@ class EmailRequest(models.Model):
 
     def job(self) -> doorbell.Job:
         # The playground's job keeps RQ's own lifetime, so that its result can be looked up at leisure.
-        return doorbell.Job(str(self.pk), self.queue, str(self), keep=500 if self.delay else 10)
+        return doorbell.Job(str(self.pk), self.queue, str(self), keep=500 if self.delay else 30)
 
     def raw(self) -> bytes:
         """The bytes that the relay gets; `Date` is missing until the first transmission."""

@@ -33,7 +33,7 @@ from emails.forms import SendForm
 from emails.login import LinkProblem, user_of
 from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
 from emails.received import Received
-from emails.states import WAITING
+from emails.states import WAITING, State
 
 PAGE = 50
 TAKEN_APART = 8 * 1024 * 1024  # bytes of a message for its page: bodies and pictures come first, attachments last
@@ -44,12 +44,13 @@ KEPT_AS = re.compile(r"kept in the sandbox as ([0-9a-f-]{36})")
 
 
 def transport(request: HttpRequest) -> dict:
-    """For every page: where mail goes."""
+    """For every page: where mail goes, and what holds it back."""
     in_force = "Sandbox: nothing leaves this machine" if settings.RELAY.is_sandbox else f"Relay {settings.RELAY}"
     return {
         "transport": in_force,
         "transport_is_sandbox": settings.RELAY.is_sandbox,
         "playground_is_on": settings.PLAYGROUND,
+        "holds": lambda: Hold.objects.order_by("since") if request.user.is_authenticated else [],
     }
 
 
@@ -177,11 +178,13 @@ def status_of(request: HttpRequest, email: EmailRequest) -> dict:
     for earlier, later in pairwise(events):
         later.seconds = (later.at - earlier.at).total_seconds()
     recipients = list(email.recipients.all())
+    email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])  # no older than its timeline
     hold = hold_of(email)
     return {
         "email": email,
         "events": events,
         "recipients": recipients,
+        "reason": events[-1].detail if events and email.state == State.DEFERRED else "",
         "hold": hold,
         "seen": f"{email.state}-{len(events)}-{hold.pk if hold else ''}",
         "job": job_of(request, email),

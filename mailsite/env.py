@@ -8,8 +8,10 @@ Values come from the environment first, then from a `.env` beside manage.py.
 import hashlib
 import ipaddress
 import os
+import re
 import secrets
 import tempfile
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def _read[T](name: str, default: T, parse: Callable[[str], T], expected: str, *,
     try:
         return parse(text)
     except ValueError:
-        shown = "its value (not shown: it may hold a password)" if secret else repr(text)
+        shown = "not what it should be (not shown: it may hold a password)" if secret else repr(text)
         raise EnvironmentProblem(f"{name} is {shown}, expected {expected}.") from None
 
 
@@ -91,6 +93,15 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
         return value
 
     return _read(name, default, parse, " or ".join(allowed))
+
+
+def time_zone(name: str, default: str) -> str:
+    def parse(value: str) -> str:
+        if value not in zoneinfo.available_timezones():
+            raise ValueError
+        return value
+
+    return _read(name, default, parse, "a time zone's name such as Europe/Berlin or UTC")
 
 
 def url(name: str, default: str, schemes: tuple[str, ...]) -> str:
@@ -183,11 +194,12 @@ def secret_key(name: str, file: Path) -> str:
 def socket_path(folder: Path) -> Path:
     """Where the embedded Valkey listens: in the data folder, or under /tmp where that path is too long.
 
-    The kernel allows about 104 bytes for a Unix socket's path. The folder is named after the data
-    folder, so that every process of a copy finds it without being told, and only its owner may enter.
+    The kernel allows about 104 bytes for a Unix socket's path, and a URL or RQ's look at its clients no
+    space or other special character. The folder is named after the data folder, so that every process of
+    a copy finds it without being told, and only its owner may enter.
     """
     path = folder / "valkey.sock"
-    if len(os.fsencode(path)) <= 100:
+    if len(os.fsencode(path)) <= 100 and re.fullmatch(r"[A-Za-z0-9_./+-]+", str(path)):
         return path
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(f"/tmp/mailsite-{os.getuid()}-{digest}") / "valkey.sock"

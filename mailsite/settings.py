@@ -151,7 +151,7 @@ CSRF_COOKIE_NAME = f"mailsite_csrf_{PORT}"
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 45 * 1024 * 1024  # a mail has at most 40 MB after base64, as it stands in JSON
 REST_FRAMEWORK = {
@@ -168,5 +168,9 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
-    "loggers": {"emails": {"level": "INFO"}},
+    "loggers": {
+        "emails": {"level": "INFO"},
+        "django.request": {"level": "ERROR"},  # a stranger's wrong URL or host is worth no line
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
 }

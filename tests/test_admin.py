@@ -328,7 +328,8 @@ def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
     hold = Hold.objects.get()
     assert (hold.target, hold.reason, hold.by) == ("default", "end of quarter freeze", "admin")
     assert "end of quarter freeze" in desk.get("/admin/emails/hold/").text
-    desk.post("/admin/emails/hold/default/delete/", {"post": "yes"})
+    data = {"action": "resume", "_selected_action": ["default"]}
+    assert "Resumed: Queue default" in desk.post("/admin/emails/hold/", data, follow=True).text
     assert not Hold.objects.exists()
 
 

@@ -281,7 +281,7 @@ def test_a_message_page_says_why_nothing_goes_out_and_where_to_decide(member, su
     email = submit(priority=2)
     Hold.objects.create(target="low", reason="a party")
     page = member.get(f"/messages/{email.pk}").text
-    assert "It is held back. Queue low: a party" in page
+    assert "It is held back since" in page and "Queue low: a party" in page
     assert f'href="/admin/emails/emailrequest/?q={email.pk}"' in page
     Hold.note_trouble("connecting: Connection refused")
     assert "Relay, in trouble: connecting: Connection refused" in member.get(f"/messages/{email.pk}").text

@@ -92,8 +92,8 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
         case SuspiciousOperation():
             return ApiError(400, "validation_error", f"The request can't be understood: {error}")
         case OperationalError() | InterfaceError():
-            logger.exception(
-                "The database failed during %s %s, request %s", request.method, request.path, id_of(request)
+            logger.error(
+                "The database failed during %s %s, request %s: %s", request.method, request.path, id_of(request), error
             )
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
