@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,9 +15,9 @@ import pytest
 import yaml
 
 from emails import mime
+from tests.environment import IN_CI
 
 HERE = Path(__file__).parent
-IN_CI = bool(os.environ.get("CI"))
 DATE = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
 ENCODED_WORD = re.compile(r"=\?utf-8\?([qb])\?([^ ?]+)\?=")
 STRUCTURED = ("message-id", "in-reply-to", "references", "return-path", "auto-submitted", "date", "list-")
