@@ -555,7 +555,11 @@ class EmailQuerySet(models.QuerySet):
 
     def confirm(self, by: str) -> int:
         """Notes that uncertain messages did arrive. Returns how many."""
-        return self._decide(states.CONFIRM, State.SENT, Recipient.State.ACCEPTED, f"{by} found that it arrived")
+        with transaction.atomic():
+            uncertain = Recipient.objects.filter(email__in=self.filter(state=State.UNKNOWN))
+            uncertain.filter(state=Recipient.State.WAITING).update(state=Recipient.State.ACCEPTED)
+            # Those that the relay had put off were not in the transmission that is in doubt.
+            return self._decide(states.CONFIRM, State.SENT, Recipient.State.FAILED, f"{by} found that it arrived")
 
     def reschedule(self, moment: datetime, by: str) -> int:
         """Puts messages that wait off until `moment`, or forward to it. Returns how many."""
@@ -767,8 +771,9 @@ class EmailRequest(models.Model):
             self._finish(State.FAILED, Event.Kind.FAILED, outcome.broken, now)
         elif outcome.unknown:
             self.attempts += 1
-            hold = self.on_unknown == OnUnknown.HOLD
-            detail = f"{outcome.unknown}; {OnUnknown(self.on_unknown).label}"
+            # One that has been uncertain again and again until it is too old is for a person, too.
+            hold = self.on_unknown == OnUnknown.HOLD or now - self.created_at >= settings.RETRY_MAX_AGE
+            detail = f"{outcome.unknown}; {OnUnknown.HOLD.label if hold else OnUnknown.RESEND.label}"
             self._wait(State.UNKNOWN, Event.Kind.UNKNOWN, detail, None if hold else self._next_attempt(now))
         else:
             self.attempts += 1

@@ -64,14 +64,14 @@ def integer(name: str, default: int, minimum: int, maximum: int) -> int:
     return _read(name, default, parse, f"a whole number from {minimum} to {maximum}")
 
 
-def seconds(name: str, default: float) -> float:
+def seconds(name: str, default: float, minimum: float = 0) -> float:
     def parse(value: str) -> float:
         number = float(value)
-        if not 0 <= number <= 86400:
+        if not minimum <= number <= 86400:
             raise ValueError
         return number
 
-    return _read(name, default, parse, "seconds, from 0 to 86400")
+    return _read(name, default, parse, f"seconds, from {minimum:g} to 86400")
 
 
 def numbers(name: str, default: list[int]) -> list[int]:
@@ -93,6 +93,17 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
         return value
 
     return _read(name, default, parse, " or ".join(allowed))
+
+
+def host_name(name: str, default: str) -> str:
+    """A host's name, or an address literal such as [192.0.2.1]."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[A-Za-z0-9.:]+\]", value):
+            raise ValueError
+        return value
+
+    return _read(name, default, parse, "a host's name such as mail.example.com, or an address in brackets")
 
 
 def time_zone(name: str, default: str) -> str:

@@ -57,9 +57,12 @@ RELAY = env.parsed(
     "smtp://user:password@host:25, submission://…:587, smtps://…:465 or sandbox://host:port",
 )
 SMTP_TIMEOUTS = Timeouts(
-    **{stage: env.seconds(f"SMTP_TIMEOUT_{stage.upper()}", default) for stage, default in asdict(Timeouts()).items()}
+    **{
+        stage: env.seconds(f"SMTP_TIMEOUT_{stage.upper()}", default, minimum=0.1)
+        for stage, default in asdict(Timeouts()).items()
+    }
 )
-EHLO_NAME = env.text("EHLO_NAME")
+EHLO_NAME = env.host_name("EHLO_NAME", "")
 SENDERS = env.integer("SENDERS", 16, 1, 256)
 
 # When an attempt fails: the steps between attempts (the last one repeated), and when to give up.

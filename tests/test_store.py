@@ -324,6 +324,22 @@ def test_people_decide_about_uncertain_messages(submit, workers):
     assert "admin" in Event.objects.filter(email=lost[1]).last().detail
 
 
+def test_confirming_speaks_for_those_only_whose_transmission_is_in_doubt(submit, workers):
+    [email] = transmit([submit(to=["a@example.com", "b@example.com"], on_unknown="hold").pk], workers[0])
+    outcome = Outcome({"b@example.com": Result(Verdict.DEFERRED, Reply(450, "not now"))}, unknown="closed")
+    settle(email, outcome, workers[0])
+    emails.filter(pk=email.pk).confirm(by="admin")
+    reached = {recipient.address: recipient.state for recipient in Recipient.objects.filter(email=email.pk)}
+    assert reached == {"a@example.com": "accepted", "b@example.com": "failed"}
+
+
+def test_a_message_that_is_uncertain_until_it_is_too_old_is_held_for_a_person(submit, workers, settings):
+    [email] = transmit([submit(on_unknown="resend").pk], workers[0])
+    email.created_at -= settings.RETRY_MAX_AGE
+    after = settle(email, Outcome(unknown="closed"), workers[0])
+    assert after.state == State.UNKNOWN and after.due_at is None
+
+
 def test_a_paused_queue_or_relay_holds_its_mail_in_order(submit, workers):
     default, high = submit(), submit(priority=0)
     Hold.objects.create(target="default", reason="end of quarter freeze", by="admin")
