@@ -138,7 +138,9 @@ class PostgreSQL(Part):
         """The server and its backends, which are sessions of their own: all at once, and none may be left."""
         if not self.process:
             return
-        family = [self.pid, *children_of(self.pid)] if self.running else [self.pid]
+        if self.running:
+            self.signal(signal.SIGSTOP)  # no backend may be born while the others die: it would keep the memory in use
+        family = [*children_of(self.pid), self.pid]
         for pid in family:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
