@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from emails.drafts import FIELDS
 from emails.models import ApiKey, EmailRequest, Event
+from mailsite import supervisor
 from tests import conftest
 from tests.environment import wait_until
 from tests.test_api import refuse
@@ -370,17 +370,18 @@ def test_whatever_stands_in_the_body(api, body):
 
 
 class Server:
-    def __init__(self, log):
+    """The web server with the options of mailsite/supervisor.py, on the tests' stores."""
+
+    def __init__(self, log, **environment: str):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.log = log
-        command = ["granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(self.port), "--no-ws"]
-        command += ["--workers", "1", "--blocking-threads", "4", "--log-level", "error", "mailsite.wsgi:application"]
+        command = supervisor.web(("127.0.0.1", self.port)).command
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                command,
                 cwd=conftest.ROOT,
-                env={**os.environ, "DATABASE_URL": conftest.test_database_url()},
+                env={**os.environ, "DATABASE_URL": conftest.test_database_url(), **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
