@@ -13,7 +13,7 @@ from django.shortcuts import render
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from emails.api.paths import nothing_at
+from emails.api.paths import for_the_log, nothing_at
 from emails.drafts import Invalid
 
 logger = logging.getLogger(__name__)
@@ -98,13 +98,13 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
         case _:
-            logger.exception("%s %s failed, request %s", request.method, request.path, id_of(request))
+            logger.exception("%s failed", of(request))
             return our_fault()
 
 
-def id_of(request: HttpRequest) -> str:
-    """The id that the answer's `request-id` names."""
-    return getattr(request, "id", "-")
+def of(request: HttpRequest) -> str:
+    """The request in the log, with the id that its answer names too."""
+    return f"{request.method} {for_the_log(request.path)}, request {getattr(request, 'id', '-')},"
 
 
 # What never reaches one of the API's views: named in mailsite/urls.py.

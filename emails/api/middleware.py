@@ -9,12 +9,11 @@ from urllib.parse import quote
 import uuid_utils.compat as uuid
 from django.http import HttpRequest, HttpResponse
 
-from emails.api.paths import is_of_the_api
+from emails.api.paths import for_the_log, is_of_the_api
 
 logger = logging.getLogger(__name__)
 
 SANE = re.compile(r"[A-Za-z0-9._:-]{8,128}")
-LONGEST_PATH = 200  # characters of a path in the log
 
 
 class RequestIdMiddleware:
@@ -35,15 +34,7 @@ class RequestIdMiddleware:
             key = getattr(request, "api_key", None)
             logger.info(
                 "%s %s %d in %.0f ms, key %s, request %s",
-                quote(request.method), shown(request.path), response.status_code, milliseconds,
+                quote(request.method), for_the_log(request.path), response.status_code, milliseconds,
                 key.name if key else "-", request.id,
             )  # fmt: skip
         return response
-
-
-def shown(path: str) -> str:
-    """The path without what could break a line, and without the signature that opens a download."""
-    if path.startswith("/downloads/"):
-        return "/downloads/…"
-    path = quote(path)
-    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"

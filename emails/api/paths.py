@@ -1,5 +1,7 @@
 """The API's names at the root: below them everything answers in JSON, whoever asks; and what is not there."""
 
+from urllib.parse import quote
+
 OURS = ("api-keys", "downloads", "emails", "sandbox/messages", "suppressions")
 LATER = ("domains", "logs", "templates", "webhooks")
 # Resend has these, and its clients the calls for them; they are for marketing, for inboxes or for its accounts.
@@ -12,6 +14,14 @@ NAMES = OURS + LATER + NEVER
 
 def is_of_the_api(path: str) -> bool:
     return any(path == f"/{name}" or path.startswith(f"/{name}/") for name in NAMES)
+
+
+def for_the_log(path: str) -> str:
+    """The path without what could break a line, and without the signature that opens a download."""
+    if path.startswith("/downloads/"):
+        return "/downloads/…"
+    path = quote(path)
+    return path if len(path) <= 200 else f"{path[:200]}…"
 
 
 def nothing_at(path: str) -> str:
