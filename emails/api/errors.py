@@ -92,19 +92,17 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
         case SuspiciousOperation():
             return ApiError(400, "validation_error", f"The request can't be understood: {error}")
         case OperationalError() | InterfaceError():
-            logger.error(
-                "The database failed during %s %s, request %s: %s", request.method, request.path, id_of(request), error
-            )
+            logger.error("The database failed at %s: %s", of(request), error)
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
         case _:
-            logger.exception("%s failed", of(request))
+            logger.exception("A defect of ours, at %s", of(request))
             return our_fault()
 
 
 def of(request: HttpRequest) -> str:
     """The request in the log, with the id that its answer names too."""
-    return f"{request.method} {for_the_log(request.path)}, request {getattr(request, 'id', '-')},"
+    return f"{request.method} {for_the_log(request.path)}, request {getattr(request, 'id', '-')}"
 
 
 # What never reaches one of the API's views: named in mailsite/urls.py.
