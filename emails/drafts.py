@@ -28,7 +28,7 @@ FIELDS = (
 )  # fmt: skip
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 §3.6.8: printable ASCII but the colon
 _OUR_HEADERS = {"from", "sender", "to", "cc", "bcc", "subject", "date", "message-id", "mime-version", "reply-to",
-                "return-path", "received", "dkim-signature"}  # fmt: skip
+                "received", "dkim-signature"}  # fmt: skip
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+\s*(;.*)?$")
 

@@ -297,7 +297,7 @@ class Session:
 
     def _greet(self) -> None:
         with self._stage("at EHLO", self.timeouts.command):
-            hello = self.hello or self._address_literal()
+            hello = self.hello or default_hello(socket.gethostname()) or self._address_literal()
             reply = self._command(f"EHLO {hello}")
             self.extensions = {}
             if reply.verdict is Verdict.BOUNCED:
@@ -556,6 +556,18 @@ class Session:
         except (OSError, UnicodeError) as error:
             self._socket.close()
             raise _trouble(error, name, timeout) from error
+
+
+def default_hello(host: str) -> str:
+    """The host's name if it is fully qualified and no container's id, else "": then an address literal is said."""
+    labels = host.lower().rstrip(".").split(".")
+    is_name = len(labels) > 1 and all(re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(?<!-)", label) for label in labels)
+    is_local = labels[-1].isdigit() or labels[-1] in _LOCAL_DOMAINS
+    is_container = re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", labels[0])
+    return ".".join(labels) if is_name and not is_local and not is_container else ""
+
+
+_LOCAL_DOMAINS = {"local", "localdomain", "localhost", "internal", "lan", "home", "invalid", "test"}
 
 
 def _trouble(error: OSError | UnicodeError, stage: str, timeout: float) -> Trouble:

@@ -130,7 +130,7 @@ def send(request: HttpRequest) -> HttpResponse:
 @login_required
 def message(request: HttpRequest, id: UUID) -> HttpResponse:
     email = get_object_or_404(EmailRequest.objects.select_related("content", "worker"), pk=id)
-    context = {"attachments": email.attachments.order_by("position")}
+    context = {"attachments": email.attachments.order_by("position"), "undated": email.date is None}
     raw = source_of(email)[:TAKEN_APART]
     return render(request, "message.html", {**context, **sides_of(raw), **status_of(request, email)})
 

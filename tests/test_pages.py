@@ -297,6 +297,14 @@ def test_the_mail_as_rendered_can_do_nothing(member, submit):
     assert response["Content-Type"] == "text/html; charset=utf-8"
 
 
+def test_the_one_line_that_is_still_to_come_is_named(member, submit):
+    email = submit()
+    assert "The Date line is still to come" in member.get(f"/messages/{email.pk}").text
+    EmailRequest.objects.update(date=timezone.now())
+    page = member.get(f"/messages/{email.pk}").text
+    assert "still to come" not in page and "Date:" in page
+
+
 def test_the_raw_mail_is_plain_text(member, submit):
     email = submit(subject=SCRIPT)
     response = member.get(f"/messages/{email.pk}/raw")

@@ -1093,7 +1093,8 @@ def test_we_greet_with_our_name_or_else_our_address(world):
     server = world.server()
     world.client(server).open()
     world.client(server, hello="mail.example.com").open()
-    assert server.lines == ["EHLO [127.0.0.1]", "EHLO mail.example.com"]
+    ours = smtp.default_hello(socket.gethostname()) or "[127.0.0.1]"
+    assert server.lines == [f"EHLO {ours}", "EHLO mail.example.com"]
 
 
 def test_over_ipv6(world):
@@ -1103,7 +1104,7 @@ def test_over_ipv6(world):
         pytest.skip("this machine has no IPv6")
     client = world.client(server, host="[::1]")
     assert in_words(send(client)) == "accepted"
-    assert server.lines[0] == "EHLO [IPv6:::1]"
+    assert server.lines[0] == f"EHLO {smtp.default_hello(socket.gethostname()) or '[IPv6:::1]'}"
     assert str(client.relay) == f"[::1]:{server.port}"
 
 
@@ -1138,3 +1139,17 @@ def test_urls_that_name_a_relay():
     assert Address.from_url("smtps://a:1465/") == Address("a", 1465, "implicit")
     assert Address.from_url("sandbox://a:2525") == Address("a", 2525, "none", is_sandbox=True)
     assert "secret" not in repr(Address.from_url("smtp://user:secret@a"))
+
+
+@pytest.mark.parametrize("host", ["mail.example.com", "mail.example.com.", "MAIL.Example.COM"])
+def test_a_fully_qualified_host_says_its_name(host):
+    assert smtp.default_hello(host) == "mail.example.com"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["web1", "3f2a9c0b1d2e", "3f2a9c0b1d2e.example.com", "localhost.localdomain", "ip-10-0-0-1.ec2.internal",
+     "10.0.0.1", "a_b.example.com", ""],
+)  # fmt: skip
+def test_a_host_without_a_name_for_the_world_says_its_address(host):
+    assert smtp.default_hello(host) == ""
