@@ -1,14 +1,23 @@
 """What the API promises to a caller with a key: shapes, lists and errors as Resend's clients know them."""
 
+import re
+from datetime import timedelta
+from email import message_from_string, policy
 from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.test import APIRequestFactory
 
+from emails.api.emails import narrowed
 from emails.api.serializers import LAST_EVENT
-from emails.models import EmailRequest, SandboxMessage
+from emails.drafts import Draft
+from emails.models import Blob, EmailRequest, SandboxMessage, Worker
 from emails.sandbox import store
-from emails.states import State
+from emails.smtp import Relay
+from emails.states import HELD, WAITING, State
 
 pytestmark = [pytest.mark.stores, pytest.mark.django_db]
 
@@ -226,7 +235,105 @@ def test_a_page_of_the_list_costs_the_same_whatever_its_length(api, django_asser
         api.get("/emails")
 
 
-# Canceling
+# Filters
+
+
+def query(api, **filters) -> list[str]:
+    return ids(api.get("/emails", filters))
+
+
+def test_the_list_is_narrowed_by_recipient(api):
+    to, cc = send(api, to="Roy@Example.com", cc=[], bcc=[]), send(api, cc="roy@example.com")
+    bcc = send(api, cc=[])
+    assert query(api, to="roy@example.com") == [cc, to]
+    assert query(api, to="Roy <ROY@example.com>") == [cc, to]
+    assert query(api, to="douglas@example.com") == [bcc, cc]
+    assert query(api, to="oy@example.com") == query(api, to="roy@example.co") == []
+    other = send(api, to="moss@bücher.example")
+    assert query(api, to="@xn--bcher-kva.example") == query(api, to="@bücher.example") == [other]
+    assert query(api, to="@example.com", limit=2) == [other, bcc]  # whose cc and bcc are there
+    assert query(api, to="moss@xn--bcher-kva.example") == [other]
+
+
+def test_the_list_is_narrowed_by_state_and_tag_and_time(api):
+    tagged = send(api, tags=[{"name": "kind", "value": "receipt"}, {"name": "shop", "value": "1"}])
+    other = send(api, tags=[{"name": "kind", "value": "reset"}])
+    later = send(api, scheduled_at="in 1 hour")
+    assert query(api, state="queued") == [other, tagged]
+    assert query(api, state="scheduled") == [later]
+    assert query(api, tag="kind") == [other, tagged]
+    assert query(api, tag="kind:receipt") == query(api, tag="shop") == [tagged]
+    assert query(api, tag="kind:") == [other, tagged]
+    assert query(api, tag="receipt") == query(api, tag="Kind") == query(api, tag="") == []
+    moment = EmailRequest.objects.get(pk=other).created_at
+    assert query(api, created_after=moment.isoformat()) == [later]
+    assert ids(api.get(f"/emails?created_after={moment.isoformat()}")) == [later]  # the + comes as a space
+    assert query(api, created_after="2020-01-01") == [later, other, tagged]
+    assert query(api, created_after="0001-01-01T00:00:00Z") == [later, other, tagged]
+    assert query(api, created_after="9999-12-31T23:59:59Z") == []
+    assert query(api, tag="kind", state="queued", to="roy@example.com", created_after=moment.isoformat()) == []
+    assert query(api, tag="kind", state="queued", to="roy@example.com", limit=1, after=other) == [tagged]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("to", ""),
+        ("to", "moss"),
+        ("to", "@"),
+        ("to", "a\0b@example.com"),
+        ("to", "a@example.com,b@example.com"),
+        ("state", ""),
+        ("state", "Sent"),
+        ("state", "sent,queued"),
+        ("created_after", ""),
+        ("created_after", "yesterday"),
+        ("created_after", "2026-13-01"),
+        ("created_after", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant(api, name, value):
+    assert f"`{name}`" in refuse(api.get("/emails", {name: value}), 422, "invalid_parameter")
+
+
+def test_more_parameters_than_anybody_needs(api):
+    refuse(api.get("/emails?" + "&".join(f"a{n}=1" for n in range(2000))), 400, "validation_error")
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({"to": "rare@example.com"}, "recipient_mailbox"),
+        ({"to": "@rare.example"}, "recipient_domain"),
+        ({"to": "nobody@example.com"}, "recipient_mailbox"),
+        ({"state": "queued"}, "email_state"),
+        ({"tag": "kind:rare"}, "tag_name_value"),
+        ({"tag": "rare"}, "tag_name_value"),
+        ({"created_after": "2999-01-01"}, "emailrequest"),  # the primary key
+        ({"to": "rare@example.com", "state": "sent"}, "recipient_mailbox"),
+        ({"tag": "kind:rare", "state": "sent"}, "tag_name_value"),
+    ],
+)
+def test_each_filter_is_served_by_an_index(filters, index):
+    """No table is read from end to end, however many emails there are."""
+    common = {**FULL, "tags": [{"name": "kind", "value": "common"}]}
+    rare = {**common, "to": ["rare@example.com", "a@rare.example"]}
+    rare["tags"] = [{"name": "kind", "value": "rare"}, {"name": "rare", "value": "1"}]
+    draft = Draft.clean({**common, "cc": [], "bcc": []})
+    for _ in range(3):
+        EmailRequest.objects.submit([draft] * 1000, origin="a test")
+    EmailRequest.objects.update(state=State.SENT, due_at=None)
+    EmailRequest.objects.submit([Draft.clean(rare)], origin="a test")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    request = Request(APIRequestFactory().get("/emails", filters))
+    plan = narrowed(request, EmailRequest.objects.all()).order_by("-pk")[:21].explain()
+    assert index in plan
+    assert "Seq Scan" not in plan
+    assert not re.search(r"SCAN emails_\w+(?! USING)", plan)
+
+
+# Changing one's mind
 
 
 def test_an_email_that_waits_can_be_taken_back(api):
@@ -234,8 +341,176 @@ def test_an_email_that_waits_can_be_taken_back(api):
     answer = api.post(f"/emails/{id}/cancel", "", content_type="application/json")
     assert answer.json() == {"object": "email", "id": id}
     assert api.get(f"/emails/{id}").json()["last_event"] == "canceled"
-    assert "canceled" in refuse(api.post(f"/emails/{id}/cancel", {}), 422, "validation_error")
+    assert "it is canceled" in refuse(api.post(f"/emails/{id}/cancel", {}), 422, "validation_error")
     refuse(api.post("/emails/no-id/cancel", {}), 404, "not_found")
+
+
+@pytest.mark.parametrize("scheduled_at", [None, "in 1 hour"])
+def test_an_email_that_waits_can_be_moved(api, scheduled_at):
+    id = send(api, scheduled_at=scheduled_at)
+    moment = timezone.now() + timedelta(hours=3)
+    body = {"id": id, "scheduled_at": moment.isoformat()}  # Resend's Python client repeats the id
+    answer = api.patch(f"/emails/{id}", body, content_type="application/json")
+    assert answer.status_code == 200
+    assert answer.json() == {"object": "email", "id": id}
+    email = api.get(f"/emails/{id}").json()
+    assert (email["last_event"], email["scheduled_at"]) == ("scheduled", moment.isoformat())
+    assert EmailRequest.objects.get().due_at == moment
+    assert "key tests" in EmailRequest.objects.get().events.last().detail
+
+
+def test_an_id_is_answered_in_its_usual_spelling(api):
+    id = send(api)
+    assert api.post(f"/emails/{id.upper()}/cancel").json()["id"] == id
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "shown"),
+    [
+        ({}, "missing_required_field", "`scheduled_at`"),
+        ({"scheduled_at": None}, "missing_required_field", "`scheduled_at`"),
+        ({"scheduled_at": ""}, "missing_required_field", "`scheduled_at`"),
+        ({"scheduled_at": 5}, "validation_error", "a string"),
+        ({"scheduled_at": ["in 1 hour"]}, "validation_error", "a string"),
+        ({"scheduled_at": "soon"}, "validation_error", "can't be read"),
+        ({"scheduled_at": "2020-01-01T00:00:00Z"}, "validation_error", "past"),
+        ({"scheduled_at": "in 31 days"}, "validation_error", "30 days"),
+        ({"scheduled_at": "in 1 hour", "subject": "Another"}, "validation_error", "`subject` is not supported"),
+        ([], "validation_error", "JSON object"),
+    ],
+)
+def test_a_time_to_which_it_cannot_be_moved(api, body, name, shown):
+    id = send(api)
+    assert shown in refuse(api.patch(f"/emails/{id}", body, content_type="application/json"), 422, name)
+    assert EmailRequest.objects.get().state == "queued"
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - WAITING))
+def test_what_is_on_its_way_or_over_stays_as_it_is(api, state):
+    id = send(api)
+    worker = Worker.objects.create(name="w", host="here", pid=1)
+    held = worker if state in HELD else None
+    EmailRequest.objects.update(state=state, due_at=None, worker=held)
+    words = f"it is {State(state).label.lower()}"
+    body = {"scheduled_at": "in 1 hour"}
+    patched = api.patch(f"/emails/{id}", body, content_type="application/json")
+    assert words in refuse(patched, 422, "validation_error")
+    assert words in refuse(api.post(f"/emails/{id}/cancel"), 422, "validation_error")
+    assert EmailRequest.objects.get().state == state
+    missing = api.patch("/emails/01234567-89ab-7def-8123-456789abcdef", body, content_type="application/json")
+    refuse(missing, 404, "not_found")
+
+
+# The timeline
+
+
+def test_the_timeline_of_an_email(api):
+    id = send(api)
+    api.patch(f"/emails/{id}", {"scheduled_at": "in 1 hour"}, content_type="application/json")
+    api.post(f"/emails/{id}/cancel")
+    answer = api.get(f"/emails/{id}/events").json()
+    assert (answer["object"], answer["has_more"]) == ("list", False)
+    assert [event["kind"] for event in answer["data"]] == ["accepted", "scheduled", "canceled"]
+    assert answer["data"][0].keys() == {"id", "created_at", "kind", "detail"}
+    first, second, third = (event["id"] for event in answer["data"])
+    assert ids(api.get(f"/emails/{id}/events?limit=2")) == [first, second]
+    assert ids(api.get(f"/emails/{id}/events?after={second}")) == [third]
+    for cursor in ("x", "", "1.5", "9" * 5000):
+        refuse(api.get(f"/emails/{id}/events?after={cursor}"), 422, "invalid_parameter")
+    assert ids(api.get(f"/emails/{id}/events?after={'9' * 30}")) == []
+    refuse(api.get("/emails/x/events"), 404, "not_found")
+
+
+# What goes along
+
+
+def test_headers_and_tags_come_back_and_headers_go_out(api):
+    tags = [{"name": "kind", "value": "receipt"}, {"name": "order_id", "value": "4711-a"}]
+    id = send(api, tags=tags, headers={"X-Metadata": '{"order": 4711}', "List-Unsubscribe": "<https://example.com/u>"})
+    assert api.get(f"/emails/{id}").json()["tags"] == tags
+    raw = EmailRequest.objects.get().raw().decode()
+    assert 'X-Metadata: {"order": 4711}' in raw
+    assert "List-Unsubscribe: <https://example.com/u>" in raw
+
+
+def test_a_topic_is_taken_and_has_no_effect(api):
+    send(api, topic_id="b6d24b8e-af0b-4c3c-be0c-359bbd97381e")
+    send(api, topic_id=None)
+
+
+@pytest.mark.parametrize("value", ["high", "default", "low"])
+def test_priority_picks_the_queue(api, value):
+    id = send(api, priority=value)
+    assert EmailRequest.objects.get().queue == value
+    assert api.get(f"/emails/{id}").json()["priority"] == value
+
+
+# Trying
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_stores_nothing(api, django_assert_num_queries):
+    api.post("/suppressions", {"email": "jen@example.com"})
+    fields = {**FULL, "text": None, "attachments": [{"filename": "a.txt", "content": "SGVsbG8="}]}
+    with django_assert_num_queries(2):  # the key, and the list of suppressed addresses
+        answer = api.post("/emails?dry_run=true", fields)
+    assert answer.status_code == 200
+    trial = answer.json()
+    assert trial["object"] == "dry_run"
+    message = message_from_string(trial["raw"], policy=policy.default)
+    assert message["To"] == "Moss <moss@example.com>, jen@example.com"
+    assert message["Date"] and message["Message-ID"]
+    assert [part.get_filename() for part in message.iter_attachments()] == ["a.txt"]
+    assert "douglas" not in trial["raw"]  # bcc
+    assert trial["recipients"] == ["moss@example.com", "roy@example.com", "douglas@example.com"]
+    assert trial["suppressed"] == ["jen@example.com"]
+    assert any("no text part" in warning for warning in trial["warnings"])
+    assert not EmailRequest.objects.exists()
+    assert not Blob.objects.exists()
+    refuse(api.post("/emails?dry_run=true", {**fields, "to": "x"}), 422, "validation_error")
+
+
+@pytest.mark.parametrize("value", ["", "1", "yes", "TRUE", "True"])
+def test_what_may_or_may_not_be_a_dry_run_is_refused(api, value):
+    """A caller who thinks that this only tries must not send."""
+    refuse(api.post(f"/emails?dry_run={value}", FULL), 422, "invalid_parameter")
+    assert not EmailRequest.objects.exists()
+
+
+def test_a_dry_run_that_is_none(api):
+    assert api.post("/emails?dry_run=false", FULL).json().keys() == {"id"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "relay", "warning"),
+    [
+        ({"text": None}, "", "no text part"),
+        ({"html": "<p>" + "x" * 110_000}, "", "107 KB"),
+        ({"html": '<img src="a.png">'}, "", "1 image has no alt text"),
+        ({"html": '<img src="a.png" alt=""> <img> <IMG SRC=x>'}, "", "2 images have no alt text"),
+        ({"html": '<a href="http://example.com">x</a>'}, "", "1 link leads to http://"),
+        ({"html": '<a href="HTTP://a.example">x</a><a href="http://b.example">'}, "", "2 links lead to http://"),
+        ({"html": "<script>x</script>"}, "", "Scripts, forms and frames"),
+        ({"text": "See http://example.com"}, "", "The text has links to http://"),
+        ({"subject": ""}, "", "The subject is empty"),
+        ({}, "smtp://user%40other.example:x@relay.example:25", "login is at other.example"),
+    ],
+)
+def test_warnings_that_an_expert_would_give(api, settings, fields, relay, warning):
+    if relay:
+        settings.RELAY = Relay.from_url(relay)
+    found = api.post("/emails?dry_run=true", {**FULL, **fields}).json()["warnings"]
+    assert len(found) == 1
+    assert warning in found[0]
+
+
+@pytest.mark.parametrize("html", ["<" * 10_000, "<!--" * 5_000, "<img " * 5_000, "<![CDATA[", "&#xD800;", "</" * 5_000])
+def test_markup_that_is_none_is_looked_at_all_the_same(api, html):
+    assert api.post("/emails?dry_run=true", {**FULL, "html": html}).status_code == 200
+
+
+def test_a_message_that_is_fine_has_no_warnings(api, settings):
+    settings.RELAY = Relay.from_url("smtp://shop%40example.com:x@relay.example:25")
+    assert api.post("/emails?dry_run=true", FULL).json()["warnings"] == []
 
 
 # Paths and methods

@@ -1,14 +1,17 @@
-"""API keys: made once, shown once, kept as a hash, and refused when revoked."""
+"""API keys: made once, shown once, kept as a hash, limited if wanted, and refused when revoked or expired."""
 
 import io
 import logging
+from datetime import timedelta
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.utils import timezone
 
-from emails.models import ApiKey
-from tests.test_api import FULL, refuse
+from emails.models import ApiKey, EmailRequest
+from tests.test_api import FULL, ids, refuse
 
 pytestmark = pytest.mark.django_db
 
@@ -124,3 +127,268 @@ def test_the_key_appears_in_no_log_and_in_no_answer(client, caplog):
         assert key not in str(answer.headers)
     assert "broken" in caplog.text
     assert key not in caplog.text
+
+
+# What a key may
+
+
+def key(client, **fields):
+    """The client with a new key of these fields."""
+    client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {ApiKey.create('shop', **fields)[1]}"
+    return client
+
+
+def test_a_key_for_sending_only_sends_and_does_nothing_else(client):
+    sender = key(client, permission="sending_access")
+    id = sender.post("/emails", FULL, "application/json").json()["id"]
+    assert sender.post("/emails/batch", [FULL], "application/json").status_code == 200
+    assert sender.post("/emails?dry_run=true", FULL, "application/json").status_code == 200
+    for call, path in (
+        (sender.get, "/emails"),
+        (sender.head, "/emails"),
+        (sender.get, f"/emails/{id}"),
+        (sender.get, f"/emails/{id}/events"),
+        (sender.patch, f"/emails/{id}"),
+        (sender.post, f"/emails/{id}/cancel"),
+        (sender.get, "/api-keys"),
+        (sender.post, "/api-keys"),
+        (sender.delete, "/api-keys/x"),
+        (sender.get, "/suppressions"),
+        (sender.post, "/suppressions/batch/add"),
+        (sender.get, "/sandbox/messages"),
+    ):
+        answer = call(path)
+        assert answer.status_code == 401, path
+        if call != sender.head:
+            refuse(answer, 401, "restricted_api_key")
+    refuse(sender.delete("/emails"), 405, "method_not_allowed")
+    refuse(sender.get("/webhooks"), 404, "not_found")
+
+
+@pytest.mark.parametrize("sender", ["shop@example.com", "Shop <shop@EXAMPLE.com>", "a@xn--bcher-kva.example"])
+def test_a_key_limited_to_domains_sends_from_these(client, sender):
+    limited = key(client, domains=["Example.COM", " bücher.example "])
+    assert ApiKey.objects.get().domains == ["example.com", "xn--bcher-kva.example"]
+    assert limited.post("/emails", {**FULL, "from": sender}, "application/json").status_code == 200
+
+
+@pytest.mark.parametrize("sender", ["shop@mail.example.com", "shop@example.org", "shop@example.com.evil.example"])
+def test_a_key_limited_to_domains_sends_from_no_other(client, sender):
+    limited = key(client, domains=["example.com"])
+    for path, body in (("/emails", {**FULL, "from": sender}), ("/emails/batch", [FULL, {**FULL, "from": sender}])):
+        message = refuse(limited.post(path, body, "application/json"), 422, "invalid_from_address")
+        assert "may send from example.com only" in message
+    assert not EmailRequest.objects.exists()
+
+
+def test_a_key_ends_with_its_time(client):
+    timed = key(client, expires_at=timezone.now() + timedelta(hours=1))
+    assert timed.get("/emails").status_code == 200
+    ApiKey.objects.update(expires_at=timezone.now())
+    assert "expired" in refuse(timed.get("/emails"), 403, "invalid_api_key")
+
+
+def test_a_keys_own_priority_is_for_singles_that_say_nothing(client):
+    urgent = key(client, priority=0)
+    for path, body, queue in (
+        ("/emails", FULL, "high"),
+        ("/emails", {**FULL, "priority": "low"}, "low"),
+        ("/emails/batch", [FULL], "low"),
+    ):
+        urgent.post(path, body, "application/json")
+        assert EmailRequest.objects.order_by("-pk").first().queue == queue
+
+
+def test_a_bare_phrase_is_in_the_keys_time_zone(client):
+    far = key(client, time_zone="Pacific/Kiritimati")
+    far.post("/emails", {**FULL, "scheduled_at": "tomorrow at 9am"}, "application/json")
+    assert EmailRequest.objects.get().scheduled_at.hour == 19  # of the day before, in UTC
+
+
+def test_use_is_noted_at_most_once_a_minute(client, django_assert_num_queries):
+    used = key(client)
+    assert ApiKey.objects.get().last_used_at is None
+    used.get("/emails")
+    first = ApiKey.objects.get().last_used_at
+    assert timezone.now() - first < timedelta(minutes=1)
+    with django_assert_num_queries(2):  # no write
+        used.get("/emails")
+    assert ApiKey.objects.get().last_used_at == first
+    ApiKey.objects.update(last_used_at=timezone.now() - timedelta(seconds=61))
+    used.get("/emails")
+    assert ApiKey.objects.get().last_used_at > first
+
+
+# Over the API
+
+
+def test_keys_are_made_listed_renamed_and_revoked(api, client):
+    answer = api.post("/api-keys", {"name": "shop", "permission": "sending_access"})
+    assert answer.status_code == 201
+    assert answer.json().keys() == {"id", "token"}
+    id, token = answer.json()["id"], answer.json()["token"]
+    listed = api.get("/api-keys").json()
+    assert [row["name"] for row in listed["data"]] == ["shop", "tests"]
+    assert token not in str(listed)
+    assert listed["data"][0] == {
+        "id": id,
+        "name": "shop",
+        "created_at": ApiKey.objects.get(pk=id).created_at.isoformat(),
+        "last_used_at": None,
+        "permission": "sending_access",
+        "domains": [],
+        "priority": "default",
+        "time_zone": "UTC",
+        "rate_limit": None,
+        "daily_quota": None,
+        "expires_at": None,
+    }
+    assert api.patch(f"/api-keys/{id}", {"name": " till "}, "application/json").json() == {
+        "object": "api_key",
+        "id": id,
+    }
+    assert ApiKey.objects.get(pk=id).name == "till"
+    assert api.delete(f"/api-keys/{id}", {}, "application/json").json() == {
+        "object": "api_key",
+        "id": id,
+        "deleted": True,
+    }
+    refuse(api.post("/emails", FULL, HTTP_AUTHORIZATION=f"Bearer {token}"), 403, "invalid_api_key")
+    refuse(api.delete(f"/api-keys/{id}"), 404, "not_found")
+    refuse(api.patch(f"/api-keys/{id}", {"name": "x"}, "application/json"), 404, "not_found")
+    assert len(ids(api.get("/api-keys?limit=1"))) == 1
+
+
+def test_a_key_with_everything(api):
+    fields = {
+        "name": "shop",
+        "permission": "full_access",
+        "domains": ["example.com"],
+        "expires_at": (timezone.now() + timedelta(days=1)).isoformat(),
+        "priority": "high",
+        "time_zone": "Europe/Berlin",
+        "rate_limit": 10,
+        "daily_quota": 1000,
+    }
+    assert api.post("/api-keys", fields).status_code == 201
+    made = api.get("/api-keys?limit=1").json()["data"][0]
+    assert {name: made[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "shown"),
+    [
+        ({"name": None}, "missing_required_field", "`name`"),
+        ({"name": ""}, "missing_required_field", "`name`"),
+        ({"name": "  "}, "validation_error", "1 to 100 characters"),
+        ({"name": "x" * 101}, "validation_error", "1 to 100 characters"),
+        ({"name": "a\nb"}, "validation_error", "control character"),
+        ({"name": "a\0b"}, "validation_error", "control character"),
+        ({"name": ["shop"]}, "validation_error", "`name`"),
+        ({"name": 5}, "validation_error", "a string"),
+        ({"permission": "admin"}, "invalid_access", "`permission`"),
+        ({"permission": 5}, "validation_error", "`permission`"),
+        ({"domain_id": "x"}, "validation_error", "`domains`"),
+        ({"domains": "example.com"}, "validation_error", "a list"),
+        ({"domains": [""]}, "validation_error", "`domains`"),
+        ({"domains": [5]}, "validation_error", "`domains`"),
+        ({"domains": ["a@example.com"]}, "validation_error", "`domains`"),
+        ({"domains": ["exa mple.com"]}, "validation_error", "`domains`"),
+        ({"expires_at": "tomorrow"}, "validation_error", "ISO 8601"),
+        ({"expires_at": 5}, "validation_error", "`expires_at`"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "validation_error", "past"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "validation_error", "`expires_at`"),
+        ({"expires_at": "9999-12-31T23:59:59-14:00"}, "validation_error", "`expires_at`"),
+        ({"priority": "urgent"}, "validation_error", "`priority`"),
+        ({"priority": 0}, "validation_error", "`priority`"),
+        ({"time_zone": "Middle/Earth"}, "validation_error", "`time_zone`"),
+        ({"time_zone": "../../etc/passwd"}, "validation_error", "`time_zone`"),
+        ({"time_zone": "\0"}, "validation_error", "`time_zone`"),
+        ({"rate_limit": 0}, "validation_error", "`rate_limit`"),
+        ({"rate_limit": -1}, "validation_error", "`rate_limit`"),
+        ({"rate_limit": 1.5}, "validation_error", "`rate_limit`"),
+        ({"rate_limit": True}, "validation_error", "`rate_limit`"),
+        ({"daily_quota": 10**18}, "validation_error", "`daily_quota`"),
+        ({"daily_quota": "5"}, "validation_error", "a whole number"),
+        ({"token": "ms_mine"}, "validation_error", "`token` is not supported"),
+        ({"id": "01234567-89ab-7def-8123-456789abcdef"}, "validation_error", "`id` is not supported"),
+    ],
+)
+def test_what_makes_no_key(api, fields, name, shown):
+    assert shown in refuse(api.post("/api-keys", {"name": "shop", **fields}), 422, name)
+    assert ApiKey.objects.count() == 1
+
+
+@pytest.mark.parametrize("limits", [{"domains": ["example.com"]}, {"expires_at": timezone.now() + timedelta(days=1)}])
+def test_a_limited_key_makes_no_other(client, limits):
+    """It could make one that may more, or for longer."""
+    limited = key(client, **limits)
+    message = refuse(limited.post("/api-keys", {"name": "x"}, "application/json"), 401, "restricted_api_key")
+    assert "can't make others" in message
+    assert limited.get("/api-keys").status_code == 200
+
+
+# On the command line
+
+
+def run(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command("apikey", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def test_the_command_makes_a_key_with_everything(client):
+    soon = (timezone.now() + timedelta(days=1)).isoformat()
+    words = ["--sending-only", "--domain", "example.com", "--domain", "example.org", "--expires", soon]
+    words += ["--priority", "high", "--time-zone", "Europe/Berlin", "--rate-limit", "5", "--daily-quota", "100"]
+    assert use(client, run("create", "shop", *words).strip()).status_code == 200
+    made = ApiKey.objects.get()
+    assert (made.permission, made.domains) == ("sending_access", ["example.com", "example.org"])
+    assert (made.priority, made.time_zone, made.rate_limit, made.daily_quota) == (0, "Europe/Berlin", 5, 100)
+    assert made.expires_at.isoformat() == soon
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--domain", "a@b"),
+        ("--time-zone", "x"),
+        ("--rate-limit", "0"),
+        ("--expires", "2020-01-01"),
+        ("--expires", "soon"),
+        ("--priority", "x"),
+    ],
+)
+def test_the_command_refuses_what_the_model_refuses(words):
+    with pytest.raises(CommandError):
+        run("create", "shop", *words)
+    assert not ApiKey.objects.exists()
+
+
+def test_the_command_lists_and_revokes(client):
+    token, other = make("shop").strip(), make("other").strip()
+    run("create", "mailer", "--sending-only", "--domain", "example.com", "--expires", "2999-01-01")
+    listed = run("list").splitlines()
+    assert "mailer: sending only from example.com, never used, expires 2999-01-01" in listed[0]
+    assert f"{token[:8]}…  shop: full access, never used" in listed[2]
+    assert token not in "".join(listed)
+    assert run("revoke", token[:8]) == "Revoked shop.\n"
+    refuse(use(client, token), 403, "invalid_api_key")
+    assert use(client, other).status_code == 200
+    assert "revoked" in run("list").splitlines()[2] and "last used" in run("list").splitlines()[1]
+    with pytest.raises(CommandError, match="apikey list"):
+        run("revoke", token[:8])
+    run("revoke", str(ApiKey.objects.get(name="other").pk))
+    refuse(use(client, other), 403, "invalid_api_key")
+
+
+# In the database
+
+
+@pytest.mark.parametrize("fields", [{"name": "a\nb"}, {"domains": ["a@b"]}, {"time_zone": "x"}, {"rate_limit": 0}])
+def test_the_admins_form_asks_the_same(fields):
+    changed = ApiKey.create("shop")[0]
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    with pytest.raises(ValidationError):
+        changed.full_clean()
