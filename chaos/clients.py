@@ -6,10 +6,12 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PAUSE = 0.2  # seconds before a client tries again
 TIMEOUT = 10  # seconds for an answer
+BATCH = 20  # mails in one request
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,51 @@ class Mail:
         return f"m{self.number}"
 
     @property
+    def fields(self) -> dict:
+        text = f"This is mail {self.number}.\n" * 20
+        return {"from": "Chaos <chaos@chaos.test>", "to": self.recipients, "subject": self.name, "text": text}
+
+
+@dataclass(frozen=True)
+class Order:
+    """One request: a mail, or a batch of them, under one key."""
+
+    mails: tuple[Mail, ...]
+
+    @property
     def key(self) -> str:
-        return f"chaos-{self.number}"
+        return f"chaos-{self.mails[0].number}"
+
+    @property
+    def path(self) -> str:
+        return "/emails" if len(self.mails) == 1 else "/emails/batch"
 
     @property
     def body(self) -> bytes:
-        fields = {"from": "Chaos <chaos@chaos.test>", "to": self.recipients, "subject": f"Mail {self.number}"}
-        return json.dumps(fields | {"text": f"This is mail {self.number}.\n" * 20}).encode()
+        fields = [mail.fields for mail in self.mails]
+        return json.dumps(fields[0] if len(fields) == 1 else fields).encode()
+
+    @staticmethod
+    def ids(answer: dict) -> list[str]:
+        return [answer["id"]] if "id" in answer else [item["id"] for item in answer["data"]]
+
+    @classmethod
+    def all(cls, seed: int, mails: int) -> "Iterator[Order]":
+        """Mostly single mails; about a third of the mails in batches."""
+        dice = random.Random(f"{seed} orders")
+        number = 0
+        while number < mails:
+            size = min(BATCH if dice.random() < 0.02 else 1, mails - number)
+            yield cls(tuple(Mail.invent(seed, n) for n in range(number, number + size)))
+            number += size
 
 
 @dataclass
 class Clients:
-    """Several threads that share the mails, each due at its moment within `duration` seconds.
+    """Several threads that share the orders, each due at its moment within `duration` seconds.
 
-    Some answers are not waited for, and some requests made again, always with the same key: the id must
-    be the same one.
+    Some answers are not waited for, and some requests made again, always with the same key: the
+    answer must be the same one.
     """
 
     port: int
@@ -62,7 +94,7 @@ class Clients:
     contradictions: list[str] = field(default_factory=list)
 
     def start(self) -> None:
-        self._numbers = iter(range(self.mails))
+        self._orders = Order.all(self.seed, self.mails)
         self._lock = threading.Lock()
         self._begin = time.monotonic()
         self._given_up = threading.Event()
@@ -82,35 +114,38 @@ class Clients:
         dice = random.Random(f"{self.seed} client {client}")
         while not self._given_up.is_set():
             with self._lock:
-                number = next(self._numbers, None)
-            if number is None:
+                order = next(self._orders, None)
+            if order is None:
                 return
-            self._given_up.wait(max(0.0, self._begin + self.duration * number / self.mails - time.monotonic()))
-            mail = Mail.invent(self.seed, number)
+            due = self._begin + self.duration * order.mails[0].number / self.mails
+            self._given_up.wait(max(0.0, due - time.monotonic()))
             if dice.random() < 0.03:
-                caller.send_and_hang_up(mail)
-            id = self._submit(caller, mail)
-            if id and dice.random() < 0.03 and (again := self._submit(caller, mail)) not in (id, None):
-                self.contradictions.append(f"key {mail.key} got two ids: {id} and {again}")
+                caller.send_and_hang_up(order)
+            ids = self._submit(caller, order)
+            if ids and dice.random() < 0.03 and (again := self._submit(caller, order)) not in (ids, None):
+                self.contradictions.append(f"key {order.key} got two answers: {ids} and {again}")
 
-    def _submit(self, caller: "Caller", mail: Mail) -> str | None:
-        """Tries until there is an answer; the id."""
+    def _submit(self, caller: "Caller", order: Order) -> list[str] | None:
+        """Tries until there is an answer; the ids in it."""
         for attempt in itertools.count():
             if self._given_up.is_set():
                 return None
             try:
-                status, answer = caller.post(mail)
+                status, answer = caller.post(order)
             except (OSError, http.client.HTTPException, ValueError):
                 status, answer = 0, {}
             if status == 200:
-                with self._lock:
-                    self.retries += attempt
-                    self.accepted[answer["id"]] = mail
-                return answer["id"]
+                return self._note(order, Order.ids(answer), attempt)
             if status and status < 500 and answer.get("name") != "concurrent_idempotent_requests":
-                self.contradictions.append(f"key {mail.key} was refused: {status} {answer}")
+                self.contradictions.append(f"key {order.key} was refused: {status} {answer}")
                 return None
             self._given_up.wait(PAUSE)
+
+    def _note(self, order: Order, ids: list[str], retries: int) -> list[str]:
+        with self._lock:
+            self.retries += retries
+            self.accepted |= dict(zip(ids, order.mails, strict=True))
+        return ids
 
 
 class Caller:
@@ -121,17 +156,17 @@ class Caller:
         self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, mail: Mail) -> tuple[int, dict]:
-        return self._call("POST", "/emails", mail.body, self.headers | {"Idempotency-Key": mail.key})
+    def post(self, order: Order) -> tuple[int, dict]:
+        return self._call("POST", order.path, order.body, self.headers | {"Idempotency-Key": order.key})
 
     def get(self, id: str) -> tuple[int, dict]:
         return self._call("GET", f"/emails/{id}", None, self.headers)
 
-    def send_and_hang_up(self, mail: Mail) -> None:
+    def send_and_hang_up(self, order: Order) -> None:
         """A caller that never hears its answer."""
         try:
             connection = self._connect()
-            connection.request("POST", "/emails", mail.body, self.headers | {"Idempotency-Key": mail.key})
+            connection.request("POST", order.path, order.body, self.headers | {"Idempotency-Key": order.key})
         except OSError:
             pass
         finally:

@@ -46,7 +46,7 @@ class Report:
     # Faults
 
     def _of_each(self, find) -> list[str]:
-        return [f"{message.id} ({message.mail.key}): {text}" for message in self.messages for text in find(message)]
+        return [f"{message.id} ({message.mail.name}): {text}" for message in self.messages for text in find(message)]
 
     def _forbidden_copies(self, message: Evidence) -> list[str]:
         return [str(dict(message.copies))] if self.policy == "hold" and message.duplicates else []
