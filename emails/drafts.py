@@ -328,9 +328,8 @@ def _attachment(item: dict[str, Any]) -> Attachment:
     filename = item.get("filename")
     if not isinstance(filename, str) or not filename.strip():
         raise ValueError("`filename` is missing.")
-    content_type = item.get("content_type", item.get("contentType")) or None
-    content_ids = (item.get(name) for name in ("content_id", "contentId", "inline_content_id"))
-    content_id = next(filter(None, content_ids), None)
+    content_type = _first(item, "content_type", "contentType")
+    content_id = _first(item, "content_id", "contentId", "inline_content_id")
     for name, text, longest in (
         ("filename", filename, 1000),
         ("content_type", content_type, 255),
@@ -345,14 +344,23 @@ def _attachment(item: dict[str, Any]) -> Attachment:
     return Attachment(filename, _bytes(item.get("content")), content_type, content_id)
 
 
+def _first(item: dict[str, Any], *names: str) -> Any:
+    """The value under the first of `names` that has one."""
+    return next((item[name] for name in names if item.get(name) not in (None, "")), None)
+
+
 def _bytes(content: Any) -> bytes:
     """What the clients send: base64, a list of byte values, or Node's Buffer as JSON. The form has bytes."""
     if isinstance(content, bytes):
         return content
     if isinstance(content, dict) and content.get("type") == "Buffer":
         content = content.get("data")
+        if not isinstance(content, list):
+            raise ValueError("a Buffer's `data` must be a list of byte values.")
     if isinstance(content, list):
         try:
+            if bool in set(map(type, content)):
+                raise TypeError
             return bytes(content)
         except (TypeError, ValueError):
             raise ValueError("`content` must hold whole numbers from 0 to 255.") from None

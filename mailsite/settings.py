@@ -90,6 +90,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "rest_framework",
+    "drf_spectacular_sidecar",  # the files of the API's page
 ]
 
 MIDDLEWARE = [
@@ -161,8 +162,17 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["emails.api.auth.BearerKey"],  # refuses all who have no key
     "DEFAULT_PARSER_CLASSES": ["emails.api.parsers.StrictJSON"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "emails.api.description.Description",
     "EXCEPTION_HANDLER": "emails.api.errors.handle",
     "UNAUTHENTICATED_USER": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Mailsite",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVERS": [{"url": "/"}],
+    "POSTPROCESSING_HOOKS": ["emails.api.description.complete"],
 }
 
 LOGGING = {

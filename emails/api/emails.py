@@ -17,7 +17,9 @@ from rest_framework.response import Response
 
 from emails import advice
 from emails.addresses import Address
+from emails.api import description as api
 from emails.api import limits
+from emails.api.description import described
 from emails.api.errors import ApiError, invalid_parameter, not_found, translate
 from emails.api.lists import choice, page
 from emails.api.serializers import (
@@ -27,6 +29,7 @@ from emails.api.serializers import (
     email_as_json,
     event_as_json,
 )
+from emails.api.shapes import BINARY, TEXT
 from emails.api.view import ApiView, as_uuid, json_body, json_object
 from emails.drafts import Draft, Invalid, new_time
 from emails.models import (
@@ -52,20 +55,28 @@ MAX_BATCH = 100
 class Emails(ApiView):
     sending = ("POST",)
 
+    @described(
+        "sendEmail",
+        "Send an email",
+        api.one_of("Accepted", "DryRun"),
+        body="NewEmail",
+        parameters=[api.DRY_RUN, api.IDEMPOTENCY_KEY],
+        errors=[409],
+    )
     def post(self, request: Request) -> Response:
         """Accepts one email: stores it, and a worker sends it. With `?dry_run=true` nothing is stored.
 
         An `Idempotency-Key` makes a retry safe: within 24 hours the same key and body store one email.
         """
-        fields = json_object(request)
+        fields, once = json_object(request), idempotency_key(request)
         if choice(request, "dry_run", ["true", "false"]) == "true":
             return Response(dry_run(draft_of(request.auth, fields)))
-        once = idempotency_key(request)
         if first := first_use(once):
             return replayed({"id": first.emails[0]})
         draft = draft_of(request.auth, fields)
         return stored(request, once, [draft], Priority(request.auth.priority), lambda ids: {"id": ids[0]})
 
+    @described("listEmails", "List emails", "EmailPage", parameters=[*api.PAGE, *api.FILTERS])
     def get(self, request: Request) -> Response:
         """The newest emails, without their bodies; narrowed by `to`, `state`, `tag` and `created_after`."""
         emails = EmailRequest.objects.select_related("content").defer("content__html", "content__text")
@@ -75,6 +86,14 @@ class Emails(ApiView):
 class Batch(ApiView):
     sending = ("POST",)
 
+    @described(
+        "sendBatch",
+        "Send up to a hundred emails",
+        "AcceptedBatch",
+        body="NewBatch",
+        parameters=[api.VALIDATION, api.IDEMPOTENCY_KEY],
+        errors=[409],
+    )
     def post(self, request: Request) -> Response:
         """Accepts 1 to 100 emails: in strict mode all or none, in permissive mode those that are in order.
 
@@ -207,12 +226,14 @@ def dry_run(draft: Draft) -> dict:
 
 
 class Email(ApiView):
+    @described("getEmail", "Look at an email", "Email", parameters=[api.EMAIL_ID])
     def get(self, request: Request, id: str) -> Response:
         """The email with its bodies, what became of it, and of each recipient."""
         recipients = Prefetch("recipients", Recipient.objects.order_by("pk"))
         emails = EmailRequest.objects.select_related("content").prefetch_related(recipients)
         return Response(email_as_json(found(emails, id)))
 
+    @described("rescheduleEmail", "Move an email to another time", "Changed", body="NewTime", parameters=[api.EMAIL_ID])
     def patch(self, request: Request, id: str) -> Response:
         """Moves an email that waits to another time."""
         moment = new_time(json_object(request), request.auth.time_zone)
@@ -220,14 +241,16 @@ class Email(ApiView):
 
 
 class Cancel(ApiView):
+    @described("cancelEmail", "Take an email back", "Changed", parameters=[api.EMAIL_ID], errors=[422])
     def post(self, request: Request, id: str) -> Response:
         """Takes back an email that waits. One that a worker has picked up goes out."""
         return decided(id, "canceled", lambda chosen: chosen.cancel(by_key(request)))
 
 
 class Events(ApiView):
+    @described("listEvents", "An email's timeline", "EventPage", parameters=[api.EMAIL_ID, *api.EVENTS_PAGE])
     def get(self, request: Request, id: str) -> Response:
-        """The email's timeline, oldest first."""
+        """What happened to the email, oldest first."""
         email = found(EmailRequest.objects.all(), id)
         return page(request, email.events.all(), event_as_json, oldest_first=True, default=100)
 
@@ -298,6 +321,9 @@ def first_id_at(moment: datetime) -> UUID:
 
 
 class Attachments(ApiView):
+    @described(
+        "listAttachments", "An email's attachments", "AttachmentPage", parameters=[api.EMAIL_ID, *api.WHOLE_PAGE]
+    )
     def get(self, request: Request, id: str) -> Response:
         """The email's attachments, each with a link by which whoever has it can download it for an hour."""
         email = found(EmailRequest.objects.all(), id)
@@ -305,8 +331,14 @@ class Attachments(ApiView):
 
 
 class OneAttachment(ApiView):
+    @described(
+        "getAttachment",
+        "One attachment",
+        "Attachment",
+        parameters=[api.EMAIL_ID, api.in_path("attachment_id", "The attachment's id.")],
+    )
     def get(self, request: Request, id: str, attachment_id: str) -> Response:
-        """One attachment."""
+        """One attachment, with a link by which it can be downloaded for an hour."""
         email = found(EmailRequest.objects.all(), id)
         if not (row := email.attachments.filter(pk=as_uuid(attachment_id)).first()):
             raise not_found(f"The email has no attachment {attachment_id}.")
@@ -316,6 +348,13 @@ class OneAttachment(ApiView):
 class Download(ApiView):
     authentication_classes: list = []  # the link is the key
 
+    @described(
+        "downloadAttachment",
+        "Download an attachment",
+        BINARY,
+        media_type="application/octet-stream",
+        parameters=[api.in_path("token", "From a `download_url`.", TEXT)],
+    )
     def get(self, request: Request, token: str) -> HttpResponse:
         """An attachment's bytes, to whoever has a link that was signed within the hour."""
         try:

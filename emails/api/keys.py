@@ -10,6 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from emails.addresses import shortened
+from emails.api import description as api
+from emails.api.description import described
 from emails.api.errors import ApiError, not_found
 from emails.api.lists import page
 from emails.api.serializers import key_as_json
@@ -27,10 +29,12 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "rate_limit": (int,),
     "daily_quota": (int,),
 }
+KEY_ID = api.in_path("id", "The key's id.")
 KINDS = {str: "a string", list: "a list", int: "a whole number"}
 
 
 class ApiKeys(ApiView):
+    @described("makeApiKey", "Make a key", "MadeKey", body="NewKey", status=[201])
     def post(self, request: Request) -> Response:
         """Makes a key; its token is in this answer and never again."""
         if request.auth.is_limited:
@@ -40,12 +44,14 @@ class ApiKeys(ApiView):
             key, token = ApiKey.create(**key_fields(json_object(request)))
         return Response({"id": str(key.pk), "token": token}, status=201)
 
+    @described("listApiKeys", "List the keys", "KeyPage", parameters=api.PAGE)
     def get(self, request: Request) -> Response:
         """The keys that are not revoked, newest first."""
         return page(request, ApiKey.objects.filter(revoked_at=None), key_as_json)
 
 
 class OneApiKey(ApiView):
+    @described("renameApiKey", "Rename a key", "RenamedKey", body="NewName", parameters=[KEY_ID])
     def patch(self, request: Request, id: str) -> Response:
         """Gives a key another name."""
         key = found(id)
@@ -55,6 +61,7 @@ class OneApiKey(ApiView):
         key.save(update_fields=["name"])
         return Response({"object": "api_key", "id": str(key.pk)})
 
+    @described("revokeApiKey", "Revoke a key", "RevokedKey", parameters=[KEY_ID])
     def delete(self, request: Request, id: str) -> Response:
         """Revokes a key."""
         key = found(id)
@@ -82,6 +89,9 @@ def key_fields(fields: dict[str, Any], known: tuple[str, ...] = tuple(FIELDS)) -
             raise ApiError(422, "validation_error", f"The `{name}` field must be {KINDS[kinds[0]]}.")
     if not given.get("name"):
         raise ApiError(422, "missing_required_field", "The `name` field is missing: say what the key is for.")
+    if given.get("permission", ApiKey.Permission.FULL) not in ApiKey.Permission:
+        message = "The `permission` field must be `full_access` or `sending_access`."
+        raise ApiError(422, "invalid_access", message)
     if "priority" in given:
         if given["priority"] not in Priority.labels:
             raise ApiError(422, "validation_error", "The `priority` field must be `high`, `default` or `low`.")
@@ -104,5 +114,4 @@ def refusals() -> Iterator[None]:
         yield
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
-        name = "invalid_access" if field == "permission" else "validation_error"
-        raise ApiError(422, name, f"The `{field}` field: {messages[0]}") from None
+        raise ApiError(422, "validation_error", f"The `{field}` field: {messages[0]}") from None

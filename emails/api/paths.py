@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-OURS = ("api-keys", "downloads", "emails", "sandbox/messages", "suppressions")
+OURS = ("api-keys", "downloads", "emails", "openapi.json", "sandbox/messages", "suppressions")
 LATER = ("domains", "logs", "templates", "webhooks")
 # Resend has these, and its clients the calls for them; they are for marketing, for inboxes or for its accounts.
 NEVER = (

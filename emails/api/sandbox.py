@@ -7,14 +7,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from emails.addresses import Address
+from emails.api import description as api
+from emails.api.description import described
 from emails.api.errors import invalid_parameter, not_found
 from emails.api.lists import page
 from emails.api.serializers import sandbox_message_as_json
+from emails.api.shapes import BINARY
 from emails.api.view import ApiView, as_uuid
 from emails.models import SandboxMessage
 
 
 class SandboxMessages(ApiView):
+    @described("listSandbox", "What the sandbox received", "SandboxPage", parameters=[*api.PAGE, api.ENVELOPE_TO])
     def get(self, request: Request) -> Response:
         """What the sandbox has received, newest first; `to` is an envelope recipient."""
         messages = SandboxMessage.objects.defer("raw")
@@ -24,6 +28,13 @@ class SandboxMessages(ApiView):
 
 
 class SandboxMessageBytes(ApiView):
+    @described(
+        "getSandboxMessage",
+        "One mail, byte for byte",
+        BINARY,
+        media_type="message/rfc822",
+        parameters=[api.in_path("id", "The mail's id.")],
+    )
     def get(self, request: Request, id: str) -> HttpResponse:
         """The very bytes that arrived."""
         if not (message := SandboxMessage.objects.filter(pk=as_uuid(id)).first()):

@@ -5,16 +5,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from emails.addresses import Address
+from emails.api import description as api
+from emails.api.description import described
 from emails.api.errors import ApiError, not_found
 from emails.api.lists import choice, page
 from emails.api.serializers import suppression_as_json
+from emails.api.shapes import TEXT
 from emails.api.view import ApiView, as_uuid, json_object
 from emails.models import Suppression
 
 MAX_BATCH = 100
+ENTRY = api.in_path("id", "The entry's id, or the address.", TEXT)
 
 
 class Suppressions(ApiView):
+    @described("addSuppression", "Add an address", "Suppressed", body="NewSuppression", status=[200, 201])
     def post(self, request: Request) -> Response:
         """Adds an address (201); one that is there already is returned as it is (200)."""
         fields = json_object(request)
@@ -23,6 +28,7 @@ class Suppressions(ApiView):
         row, new = Suppression.objects.get_or_create(mailbox=listed("email", fields["email"]))
         return Response({"object": "suppression", "id": str(row.pk)}, status=201 if new else 200)
 
+    @described("listSuppressions", "List the addresses", "SuppressionPage", parameters=[*api.PAGE, api.ORIGIN])
     def get(self, request: Request) -> Response:
         """The list, newest first; narrowed by `origin`."""
         rows = Suppression.objects.all()
@@ -32,10 +38,12 @@ class Suppressions(ApiView):
 
 
 class OneSuppression(ApiView):
+    @described("getSuppression", "Look at an entry", "Suppression", parameters=[ENTRY])
     def get(self, request: Request, id: str) -> Response:
         """One entry, by its id or by its address."""
         return Response({"object": "suppression", **suppression_as_json(found(id))})
 
+    @described("removeSuppression", "Take an address off", "Released", parameters=[ENTRY])
     def delete(self, request: Request, id: str) -> Response:
         """Takes an address off the list, by its id or by itself."""
         row = found(id)
@@ -45,6 +53,7 @@ class OneSuppression(ApiView):
 
 
 class AddSuppressions(ApiView):
+    @described("addSuppressions", "Add many addresses", "SuppressedBatch", body="NewSuppressions", status=[201])
     def post(self, request: Request) -> Response:
         """Adds 1 to 100 addresses; the answer has their ids in the same order, each once."""
         texts = batch_of(json_object(request), "emails")
@@ -56,6 +65,7 @@ class AddSuppressions(ApiView):
 
 
 class RemoveSuppressions(ApiView):
+    @described("removeSuppressions", "Take many addresses off", "ReleasedBatch", body="SuppressionsToRelease")
     def post(self, request: Request) -> Response:
         """Takes up to 100 entries off the list, by `emails` or by `ids`; the answer names those that were on it."""
         fields = json_object(request)

@@ -1,6 +1,8 @@
+import re
+
 from django.urls import path, re_path
 
-from emails.api import emails, keys, sandbox, suppressions
+from emails.api import docs, emails, keys, sandbox, suppressions
 from emails.api.paths import NAMES
 from emails.api.view import Unknown
 
@@ -22,7 +24,9 @@ urlpatterns = [
     path("suppressions/batch/add", suppressions.AddSuppressions.as_view(), name="api-suppressions-add"),
     path("suppressions/batch/remove", suppressions.RemoveSuppressions.as_view(), name="api-suppressions-remove"),
     path("suppressions/<str:id>", suppressions.OneSuppression.as_view(), name="api-suppression"),
+    path("openapi.json", docs.OpenApi.as_view(), name="api-description"),
+    path("docs", docs.page, name="api-docs"),
     path("sandbox/messages", sandbox.SandboxMessages.as_view(), name="api-sandbox-messages"),
     path("sandbox/messages/<str:id>.eml", sandbox.SandboxMessageBytes.as_view(), name="api-sandbox-message"),
-    re_path(rf"^(?:{'|'.join(NAMES)})(?s:/.*)?$", Unknown.as_view()),
+    re_path(rf"^(?:{'|'.join(map(re.escape, NAMES))})(?s:/.*)?$", Unknown.as_view()),
 ]
