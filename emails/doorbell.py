@@ -136,7 +136,6 @@ class Ledger:
         started = {"status": JobStatus.STARTED, "started_at": moment, "last_heartbeat": moment}
         with self.connection.pipeline() as pipe:
             for job in known:
-                self.running[job.id] = job
                 execution = self._execution_of(job.id)
                 pipe.hset(RQJob.key_for(job.id), mapping={**started, "worker_name": self.worker.name})
                 pipe.hset(execution.key, mapping=execution.serialize())
@@ -146,6 +145,7 @@ class Ledger:
                 pipe.expire(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), STARTED_TTL)
                 self.worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
             pipe.execute()
+        self.running |= {job.id: job for job in known}
 
     def settle(self, settled: Iterable[Settled]) -> None:
         """Ends jobs that were started here; the others, whose message was found by the poll, have none."""

@@ -17,12 +17,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from emails.doorbell import Settled
@@ -78,7 +79,8 @@ class Written:
     marked: set[UUID] = field(default_factory=set)
     refused: dict[UUID, str] = field(default_factory=dict)  # states of messages that could not be claimed
     settled: set[UUID] = field(default_factory=set)
-    moment: datetime = field(default_factory=timezone.now)
+    beat: bool = False  # whether our heartbeat was written
+    won_probe: bool = False
 
 
 class Lineup:
@@ -135,9 +137,11 @@ class Lineup:
         """Takes back all that no sender has taken."""
         left = [email for _, _, email in [*self._slow, *self._waiting]]
         self._slow, self._waiting = [], []
-        while email := self.take(timeout=0):
-            left.append(email)
-            self.settled(email)
+        with suppress(queue.Empty):
+            while True:
+                if email := self._ready.get_nowait()[2]:
+                    left.append(email)
+                    self.settled(email)
         return left
 
     def dismiss(self, senders: int) -> None:
@@ -166,7 +170,8 @@ class Engine:
 
         self._inbox: queue.SimpleQueue[Claim | Step | None] = queue.SimpleQueue()
         self._connections = [
-            Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS) for _ in range(settings.SENDERS)
+            Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS, self._may_finish)
+            for _ in range(settings.SENDERS)
         ]
         self._lineup = Lineup(lambda: any(relay.is_ready for relay in self._connections))
         self._held: dict[UUID, EmailRequest] = {}
@@ -176,9 +181,11 @@ class Engine:
         self._deadline = 0.0
         self._heartbeat = settings.LEASE.total_seconds() / 6
         self._next_beat = self._next_poll = self._next_housekeeping = 0.0
-        self._last_beat = self._steady_since = 0.0
+        self._steady_since = float("inf")
+        self._confirmed = -float("inf")  # when the heartbeat that the database has was begun
+        self._abandoned = False
         self._unsure = False  # a commit failed: the database may hold claims that we don't know of
-        self._probe: threading.Thread | None = None
+        self._probes: list[threading.Thread] = []
         self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
         self._senders = [
             threading.Thread(target=self._send_loop, args=[relay], name=f"sender-{n}", daemon=True)
@@ -195,9 +202,14 @@ class Engine:
     def room(self) -> int:
         """How many more messages may be claimed now."""
         with self._lock:
-            if self._stopping.is_set() or self.suspended or self.holds.relay:
-                return 0
-            return max(0, CAPACITY - len(self._held) - self._asked)
+            return max(0, self._room)
+
+    @property
+    def _room(self) -> int:
+        if self._stopping.is_set() or self.suspended or self.holds.relay:
+            return 0
+        capacity = settings.SENDERS if self.holds.is_on_trial else CAPACITY
+        return capacity - len(self._held) - self._asked
 
     @property
     def is_idle(self) -> bool:
@@ -234,6 +246,7 @@ class Engine:
                 elif self.holds.relay and self._give_back(f"mail is held: {self.holds.relay.reason}"):
                     self._lineup.dismiss(len(self._senders))  # they close their connections
                 self._lineup.feed()
+            self._abandoned = True
             self._persist(lambda: EmailRequest.objects.abandon(self.worker))
         except Exception:
             # Without its committer a worker could only pretend to live. The lease frees what it held.
@@ -263,8 +276,17 @@ class Engine:
         finished = [step.finished for step in steps if step.finished]
         upcoming = [step.next for step in steps if step.next]
         wanted = [id for id in claims if id not in self._held]
-        written = self._persist(lambda: self._write(wanted, finished, upcoming))
+        moment, began = timezone.now(), boot_time()
+        try:
+            written = self._persist(lambda: self._write(wanted, finished, upcoming, len(claims), moment))
+        except (DatabaseError, ValueError) as error:
+            return self._commit_apart(claims, steps, error)
         self._unsure = False
+        if written.beat:
+            self._confirmed = began
+        if written.won_probe:
+            self._probes.append(threading.Thread(target=self._probe_relay, name="probe", daemon=True))
+            self._probes[-1].start()
         ended = [settlement.email for settlement in finished]
         ended += [email for email in upcoming if email.pk not in written.marked]
         with self._lock:
@@ -282,28 +304,58 @@ class Engine:
             self._lineup.add(email)
         for step in steps:
             if step.next and step.next.pk in written.marked:
-                step.next.date = step.next.date or written.moment
+                step.next.date = step.next.date or moment
                 step.may_transmit = True
             step.done.set()
         for settlement in finished:
             if settlement.email.pk in written.settled:
                 self._report(settlement)
+        for email in ended:
+            if email.pk not in written.settled:
+                self.settled.put(Settled(str(email.pk), "Taken over by another worker."))
         self._answer_refused(wanted, written)
 
+    def _commit_apart(self, claims: list[UUID], steps: list[Step], error: Exception) -> None:
+        """What can't be written together is written one by one, so that a bad row takes no neighbour with it."""
+        logger.error("A commit failed (%s): trying its parts one by one.", error)
+        if len(steps) + bool(claims) > 1:
+            for step in steps:
+                self._commit([], [step])
+            if claims:
+                self._commit(claims, [])
+        elif steps and steps[0].finished and not steps[0].finished.outcome.broken:
+            outcome = Outcome(broken=f"its outcome can't be recorded: {error}")
+            steps[0].finished = Settlement(steps[0].finished.email, outcome)
+            self._commit([], steps)
+        else:
+            raise error
+
     def _write(
-        self, wanted: Sequence[UUID], finished: Sequence[Settlement], upcoming: Sequence[EmailRequest]
+        self,
+        wanted: Sequence[UUID],
+        finished: Sequence[Settlement],
+        upcoming: Sequence[EmailRequest],
+        asked: int,
+        moment: datetime,
     ) -> Written:
         """One transaction: heartbeat, outcomes, marks, claims, and what the poll finds."""
         emails, written = EmailRequest.objects, Written()
+        poll = time.monotonic() >= self._next_poll
         with transaction.atomic():
-            self._beat()
+            if connection.vendor == "postgresql":  # a lock that somebody else sits on must not cost us our lease
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET LOCAL lock_timeout = '{int(self._heartbeat * 1000)}ms'")
+            if poll or time.monotonic() >= self._next_beat:
+                self._beat()
+                written.beat = True
             if self._unsure:
                 emails.release_orphans(self.worker, self._held)
             if finished:
                 written.settled = emails.record(finished, self.worker)
+                if self.holds.is_on_trial and any(not settlement.outcome.trouble for settlement in finished):
+                    Hold.end_trouble()
             if upcoming:
-                written.marked = emails.mark(upcoming, self.worker, written.moment)
-            poll = time.monotonic() >= self._next_poll
+                written.marked = emails.mark(upcoming, self.worker, moment)
             if poll or wanted or any(settlement.outcome.hold for settlement in finished):
                 self.holds = Hold.in_force()
             if wanted and not self._stopping.is_set():
@@ -313,23 +365,25 @@ class Engine:
                 refused = emails.filter(pk__in=[id for id in wanted if id not in got])
                 written.refused = dict(refused.values_list("pk", "state"))
             if poll and not self._stopping.is_set():
-                written.claimed += self._poll(len(written.claimed))
+                self._poll(written, asked)
         return written
 
     def _beat(self) -> None:
+        """The heartbeat; one that comes late, by the database's clock, begins our own lease anew."""
         now = time.monotonic()
-        if now < self._next_beat:
-            return
-        self.worker.beat()
-        if now - self._last_beat > settings.LEASE.total_seconds() / 2:
+        if not self.worker.beat() or self._steady_since > now:
             self._steady_since = now
-        self._last_beat, self._next_beat = now, now + self._heartbeat
+        self._next_beat = now + self._heartbeat
 
-    def _poll(self, claimed: int) -> list[EmailRequest]:
+    def _may_finish(self) -> bool:
+        """Whether others still respect our claims: asked by the senders before each final dot."""
+        return not self._abandoned and boot_time() < self._confirmed + settings.LEASE.total_seconds()
+
+    def _poll(self, written: Written, asked: int) -> None:
         """Dead workers' claims, the relay's probe, and overdue messages.
 
         Only a worker that has kept its own heartbeat for a whole lease may judge another's: after an
-        outage of the database all look dead at once.
+        outage of the database, or a host's sleep, all look dead at once.
         """
         now = time.monotonic()
         self._next_poll = now + POLL
@@ -339,17 +393,20 @@ class Engine:
             self._next_housekeeping = now + HOUSEKEEPING
             IdempotencyKey.forget_old()
             Worker.forget_old()
-        if self.holds.trouble and not self._probing and Hold.win_probe():
-            self._probe = threading.Thread(target=self._probe_relay, name="probe", daemon=True)
-            self._probe.start()
-        room = self.room - claimed
+        self._probes = [probe for probe in self._probes if probe.is_alive()]
+        if self.holds.trouble and len(self._probes) < 3:
+            written.won_probe = Hold.win_probe()
+        room = self._room + asked - len(written.claimed)  # what was asked for is either claimed by now or not to be had
         quota = room if self.doorbell_silent else min(room, CAPACITY // 10)
         if quota <= 0:
-            return []
+            if self._held and not self.suspended and not self.holds.relay:
+                self._next_poll = now + 0.1  # full: again when some are gone
+            return
         ids = EmailRequest.objects.overdue(quota, self.holds)
-        if len(ids) == quota and self.doorbell_silent:
-            self._next_poll = now  # there is more, and no job will come for it
-        return EmailRequest.objects.claim(ids, self.worker, self.holds) if ids else []
+        if len(ids) == quota:
+            self._next_poll = now + (0 if self.doorbell_silent else 0.1)  # there is more, and no job will come for it
+        if ids:
+            written.claimed += EmailRequest.objects.claim(ids, self.worker, self.holds)
 
     def _persist[T](self, write: Callable[[], T]) -> T:
         """Runs `write` until the database can take it: an outcome in hand is never dropped."""
@@ -447,27 +504,28 @@ class Engine:
             relay.close()
             outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
         # While other connections go on working, it is this one that is one too many, or its message that is odd.
-        outcome.hold = bool(outcome.trouble) and not any(relay.is_working for relay in self._connections)
+        working = any(other.is_working for other in self._connections)
+        outcome.hold = bool(outcome.trouble) and not working and self._may_finish()
         return outcome
 
     # The probe of a relay in trouble
-
-    @property
-    def _probing(self) -> bool:
-        return bool(self._probe and self._probe.is_alive())
 
     def _probe_relay(self) -> None:
         """One connection, no message: whether the relay greets us and lets us in again."""
         relay = Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS)
         try:
             relay.open()
-            relay.close()
-            self._persist(Hold.end_trouble)
+            self._persist(Hold.try_again)
         except Trouble as trouble:
-            relay.close()
             reason = str(trouble)
             self._persist(lambda: Hold.note_trouble(reason))
         finally:
+            relay.close()
             connection.close()
         self._next_poll = 0.0
         self._inbox.put(None)
+
+
+def boot_time() -> float:
+    """Seconds by a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 OVERDUE_AFTER = timedelta(seconds=5)  # how long a due message waits for its doorbell before the poll takes it
 STRIKES = 3  # a message during whose transmission this many workers died is given up
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 
 
 class Priority(models.IntegerChoices):
@@ -198,6 +199,10 @@ class Once:
         return first
 
 
+class UsedBefore(Exception):
+    """An idempotency key's first use has been stored."""
+
+
 class OnceConflict(Exception):
     """The key was used before with another body (`concurrent` False), or its first use is still being stored."""
 
@@ -223,8 +228,14 @@ class Worker(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def beat(self) -> None:
-        type(self).objects.filter(pk=self.pk).update(heartbeat_at=Now())
+    def beat(self) -> bool:
+        """Writes the heartbeat; whether the last one was recent, by the same clock that judges others."""
+        mine = type(self).objects.filter(pk=self.pk)
+        kept = mine.filter(heartbeat_at__gte=Now() - settings.LEASE / 2).update(heartbeat_at=Now())
+        if not kept and not mine.update(heartbeat_at=Now()):
+            self.heartbeat_at = Now()  # it was forgotten while it slept
+            self.save(force_insert=True)
+        return bool(kept)
 
     @classmethod
     def alive(cls) -> models.QuerySet[Self]:
@@ -243,8 +254,9 @@ class Worker(models.Model):
 class Hold(models.Model):
     """Why nothing is claimed: a queue or the relay paused by an operator, or trouble with the relay.
 
-    While the relay is in trouble, one connection at a time probes it; the first that gets through ends
-    the hold. Waiting mail keeps its attempts and its order meanwhile.
+    While the relay is in trouble, single connections probe it. The first that gets through puts it on
+    trial: mail is claimed again, and the first success ends the hold, while another trouble puts off the
+    next probe still further. Waiting mail keeps its attempts and its order meanwhile.
     """
 
     class Target(models.TextChoices):
@@ -260,6 +272,7 @@ class Hold(models.Model):
     since = models.DateTimeField(default=timezone.now)
     failures = models.PositiveIntegerField(default=0, editable=False)
     probe_at = models.DateTimeField(null=True, editable=False)
+    on_trial = models.BooleanField(default=False, editable=False)
 
     class Meta:
         verbose_name = "pause"
@@ -283,14 +296,20 @@ class Hold(models.Model):
             hold.reason = reason[:500]
             hold.probe_at = timezone.now() + timedelta(seconds=min(2**hold.failures, 15))
             hold.failures = min(hold.failures + 1, 10)
-            hold.save(update_fields=["reason", "probe_at", "failures"])
+            hold.on_trial = False
+            hold.save(update_fields=["reason", "probe_at", "failures", "on_trial"])
 
     @classmethod
     def win_probe(cls) -> bool:
         """Whether the caller is the one to probe the relay now."""
         now = timezone.now()
-        due = cls.objects.filter(pk=cls.Target.TROUBLE, probe_at__lte=now)
-        return bool(due.update(probe_at=now + timedelta(minutes=2)))
+        due = cls.objects.filter(pk=cls.Target.TROUBLE, on_trial=False, probe_at__lte=now)
+        return bool(due.update(probe_at=now + timedelta(seconds=15)))  # another may try, should this one hang
+
+    @classmethod
+    def try_again(cls) -> None:
+        """A probe got through: mail is claimed again, on trial."""
+        cls.objects.filter(pk=cls.Target.TROUBLE).update(on_trial=True)
 
     @classmethod
     def end_trouble(cls) -> None:
@@ -307,11 +326,17 @@ class Holds:
     @property
     def relay(self) -> Hold | None:
         """What keeps all mail back, if anything does."""
-        return self.by_target.get(Hold.Target.RELAY) or self.by_target.get(Hold.Target.TROUBLE)
+        return self.by_target.get(Hold.Target.RELAY) or self.trouble
 
     @property
     def trouble(self) -> Hold | None:
-        return self.by_target.get(Hold.Target.TROUBLE)
+        hold = self.by_target.get(Hold.Target.TROUBLE)
+        return hold if hold and not hold.on_trial else None
+
+    @property
+    def is_on_trial(self) -> bool:
+        hold = self.by_target.get(Hold.Target.TROUBLE)
+        return bool(hold and hold.on_trial)
 
     @property
     def queues(self) -> list[Priority]:
@@ -358,10 +383,8 @@ class EmailQuerySet(models.QuerySet):
                 Attachment.store(emails, drafts)
                 Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{origin}; queue {email.queue}")
                 due = [email for email in emails if email.state == State.QUEUED]
-                transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]))
-        except IntegrityError:
-            if not once:
-                raise
+                transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
+        except UsedBefore:
             return self._first_answer(once)
         return emails
 
@@ -381,8 +404,10 @@ class EmailQuerySet(models.QuerySet):
                     errors=once.errors,
                     created_at=timezone.now(),
                 )
+        except IntegrityError:
+            raise UsedBefore from None
         except OperationalError as error:
-            if "lock timeout" in str(error):
+            if getattr(error.__cause__, "sqlstate", "") == LOCK_NOT_AVAILABLE:
                 raise OnceConflict(concurrent=True) from None
             raise
 
@@ -404,7 +429,7 @@ class EmailQuerySet(models.QuerySet):
         One conditional UPDATE decides. Rows that another worker is taking at this moment are skipped
         (PostgreSQL), so two workers that want the same rows neither share one nor wait in a circle.
         """
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             free = self._due(holds or Hold.in_force()).filter(pk__in=ids)
             taken = list(free.select_for_update(skip_locked=True).values_list("pk", flat=True))
             if not taken:
@@ -425,8 +450,12 @@ class EmailQuerySet(models.QuerySet):
         Lost jobs, an emptied Redis, retries and dead workers' mail all come back through this one query.
         """
         fresh = Q(state=State.QUEUED, due_at__gt=timezone.now() - grace)  # their doorbell is still to be heard
-        due = self._due(holds or Hold.in_force()).exclude(fresh).order_by("priority", "due_at")
-        return list(due.values_list("pk", flat=True)[:limit])
+        due = self._due(holds or Hold.in_force()).exclude(fresh).order_by("due_at").values_list("pk", flat=True)
+        ids: list[UUID] = []
+        for priority in Priority:  # each a range of the index, whatever waits for later
+            if len(ids) < limit:
+                ids += due.filter(priority=priority)[: limit - len(ids)]
+        return ids
 
     def _due(self, holds: Holds) -> Self:
         if holds.relay:
@@ -456,16 +485,17 @@ class EmailQuerySet(models.QuerySet):
         A claim that was freed meanwhile but that nobody took over is still settled; one that another worker
         has taken over is not touched, and its timeline says so. Returns the ids that were settled.
         """
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             rows = self.filter(pk__in=[s.email.pk for s in settlements]).select_for_update().order_by("pk")
-            current = {pk: (claims, state) for pk, claims, state in rows.values_list("pk", "claims", "state")}
+            columns = rows.values_list("pk", "claims", "state", "attempts")
+            current = {pk: (claims, state, attempts) for pk, claims, state, attempts in columns}
             settled, events = set(), []
             moves: dict[tuple, list[UUID]] = defaultdict(list)
             replies: dict[tuple[str, str], list[int]] = defaultdict(list)
             for settlement in settlements:
                 email = settlement.email
-                claims, state = current.get(email.pk, (None, None))
-                if claims == email.claims and state == email.state:
+                claims, state, attempts = current.get(email.pk, (None, None, None))
+                if (claims, state, attempts) == (email.claims, email.state, email.attempts):
                     settled.add(email.pk)  # an earlier try of this very commit came through after all
                     continue
                 transition = states.SETTLE if state == State.TRANSMITTING else states.SETTLE_LATE
@@ -494,18 +524,18 @@ class EmailQuerySet(models.QuerySet):
 
     def release(self, emails: "Sequence[EmailRequest]", worker: Worker, reason: str) -> None:
         """Gives back claims whose transmission has not begun: they are due again at once, in their old order."""
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             held = self._still_held(emails, worker)
             self._release(self.filter(pk__in=held), reason)
 
     def release_orphans(self, worker: Worker, known: Collection[UUID]) -> None:
         """Gives back claims of `worker` that it doesn't know of: their commit came through, its answer didn't."""
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             self._release(self.filter(worker=worker).exclude(pk__in=known), "claimed, but the answer was lost")
 
     def free_dead(self) -> None:
         """Frees the claims of workers whose heartbeat stopped for longer than the lease."""
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             self._let_go(self.filter(worker__in=Worker.dead()), "its worker died", strike=1)
 
     def abandon(self, worker: Worker) -> None:
@@ -556,15 +586,17 @@ class EmailQuerySet(models.QuerySet):
     def confirm(self, by: str) -> int:
         """Notes that uncertain messages did arrive. Returns how many."""
         with transaction.atomic():
-            uncertain = Recipient.objects.filter(email__in=self.filter(state=State.UNKNOWN))
-            uncertain.filter(state=Recipient.State.WAITING).update(state=Recipient.State.ACCEPTED)
+            ids = [email.pk for email in self._chosen(states.CONFIRM)]
+            uncertain = Recipient.objects.filter(email__in=ids, state=Recipient.State.WAITING)
+            uncertain.update(state=Recipient.State.ACCEPTED)
             # Those that the relay had put off were not in the transmission that is in doubt.
-            return self._decide(states.CONFIRM, State.SENT, Recipient.State.FAILED, f"{by} found that it arrived")
+            emails = EmailRequest.objects.filter(pk__in=ids)
+            return emails._decide(states.CONFIRM, State.SENT, Recipient.State.FAILED, f"{by} found that it arrived")
 
     def reschedule(self, moment: datetime, by: str) -> int:
         """Puts messages that wait off until `moment`, or forward to it. Returns how many."""
         with transaction.atomic():
-            chosen = list(self.filter(state__in=states.RESCHEDULE.sources).select_for_update())
+            chosen = self._chosen(states.RESCHEDULE)
             EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
                 states.RESCHEDULE, State.SCHEDULED, due_at=moment, scheduled_at=moment
             )
@@ -574,23 +606,27 @@ class EmailQuerySet(models.QuerySet):
     def send_now(self, by: str) -> int:
         """Makes waiting messages due at once, uncertain ones that are held included. Returns how many."""
         with transaction.atomic():
-            chosen = list(self.filter(state__in=states.SEND_NOW.sources).select_for_update())
+            chosen = self._chosen(states.SEND_NOW)
             EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
                 states.SEND_NOW, State.QUEUED, due_at=F("created_at")
             )
             Event.record(chosen, Event.Kind.HURRIED, lambda email: f"by {by}")
-            transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]))
+            transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]), robust=True)
         return len(chosen)
 
     def _decide(self, transition: Transition, target: State, rest: "Recipient.State", detail: str) -> int:
         """Ends messages that wait, with `rest` for those recipients that had no final outcome."""
         with transaction.atomic():
-            chosen = list(self.filter(state__in=transition.sources).select_for_update())
+            chosen = self._chosen(transition)
             ids = [email.pk for email in chosen]
             EmailRequest.objects.filter(pk__in=ids)._move(transition, target, due_at=None, finished_at=timezone.now())
             Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING).update(state=rest)
             Event.record(chosen, Event.Kind(target), lambda email: detail)
         return len(chosen)
+
+    def _chosen(self, transition: Transition) -> "list[EmailRequest]":
+        """The rows that `transition` may be taken from, locked in the order that everybody locks in."""
+        return list(self.filter(state__in=transition.sources).select_for_update().order_by("pk"))
 
     def _move(self, transition: Transition, target: State, **fields: Any) -> int:
         """The one UPDATE that changes a state; rows that are in no source of `transition` stay as they are."""
@@ -905,7 +941,7 @@ class Attachment(models.Model):
         if not rows:
             return
         known = set(Blob.objects.filter(pk__in=blobs).values_list("pk", flat=True))
-        new = [Blob(digest=digest, content=content) for digest, content in blobs.items() if digest not in known]
+        new = [Blob(digest=digest, content=content) for digest, content in sorted(blobs.items()) if digest not in known]
         Blob.objects.bulk_create(new, ignore_conflicts=True)
         cls.objects.bulk_create(rows)
 

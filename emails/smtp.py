@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -176,10 +176,18 @@ class LostAfterDot(Exception):
 class Connection:
     """The way to the relay: a session that is opened when first needed and kept open between messages."""
 
-    def __init__(self, relay: Relay, hello: str = "", timeouts: Timeouts = Timeouts()):  # noqa: B008  frozen
+    def __init__(
+        self,
+        relay: Relay,
+        hello: str = "",
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+        may_finish: Callable[[], bool] = lambda: True,
+    ):
+        """`may_finish` is asked before each final dot: whether the message is still ours to send."""
         self.relay = relay
         self.hello = hello
         self.timeouts = timeouts
+        self.may_finish = may_finish
         self._session: Session | None = None
         self._in_use = threading.RLock()
 
@@ -224,7 +232,7 @@ class Connection:
                 connected = socket.create_connection(self.relay.address, self.timeouts.connect)
             except (OSError, UnicodeError) as error:
                 raise _trouble(error, "connecting", self.timeouts.connect) from error
-            session = Session(connected, self.relay, self.hello, self.timeouts)
+            session = Session(connected, self.relay, self.hello, self.timeouts, self.may_finish)
             try:
                 session.begin()
             except Exception:
@@ -252,10 +260,13 @@ class Session:
     # the command out of sequence, or wants a login, a better one, or encryption first (RFC 4954 §6).
     ABOUT_THE_SESSION = frozenset({421, 503, 530, 534, 535, 538})
 
-    def __init__(self, connected: socket.socket, relay: Relay, hello: str, timeouts: Timeouts):
+    def __init__(
+        self, connected: socket.socket, relay: Relay, hello: str, timeouts: Timeouts, may_finish: Callable[[], bool]
+    ):
         self.relay = relay
         self.hello = hello
         self.timeouts = timeouts
+        self.may_finish = may_finish
         self.extensions: dict[str, str] = {}
         self._socket = connected
         self._buffer = b""
@@ -459,6 +470,8 @@ class Session:
         with self._stage("sending the final dot", self.timeouts.block):
             if not self.is_quiet():
                 return self._refusal_before_the_dot()
+            if not self.may_finish():  # another may be sending it by now; without the dot it is not sent here
+                raise Trouble("this worker was silent for so long that its claim has run out")
             self._socket.sendall(b".\r\n")
         try:
             with self._stage("after the final dot", self.timeouts.final):

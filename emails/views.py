@@ -50,7 +50,7 @@ def transport(request: HttpRequest) -> dict:
         "transport": in_force,
         "transport_is_sandbox": settings.RELAY.is_sandbox,
         "playground_is_on": settings.PLAYGROUND,
-        "holds": lambda: Hold.objects.order_by("since") if request.user.is_authenticated else [],
+        "holds": lambda: Hold.objects.filter(on_trial=False).order_by("since") if request.user.is_authenticated else [],
     }
 
 

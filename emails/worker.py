@@ -72,9 +72,10 @@ class MailWorker(BaseWorker):
         self._install_signal_handlers()
         self.ledger = Ledger(self)
         self.strangers = Strangers(self)
-        self.engine = Engine(self._enrol())
-        for sentence in surroundings.warnings():
-            logger.warning(sentence)
+        if not (worker := self._enrol()):
+            self.teardown()
+            return False
+        self.engine = Engine(worker)
         self.engine.start()
         jobs, idle_since = 0, time.monotonic()
         try:
@@ -110,17 +111,22 @@ class MailWorker(BaseWorker):
             self.log.warning("Worker %s: cold shut down", self.name)
             os._exit(1)
 
-    def _enrol(self) -> Worker:
-        """This worker's row; waits for the database."""
-        while True:
+    def _enrol(self) -> Worker | None:
+        """This worker's row; waits for the database, or until it is told to stop."""
+        worker = None
+        while not self._stop_requested:
             try:
                 Worker.forget_old()
-                return Worker.objects.create(name=self.name, host=socket.gethostname(), pid=os.getpid())
+                worker = worker or Worker.objects.create(name=self.name, host=socket.gethostname(), pid=os.getpid())
+                for sentence in surroundings.warnings():
+                    logger.warning(sentence)
+                return worker
             except DatabaseError as error:
                 logger.error("The database can't be used yet (%s): waiting for it.", error)
                 time.sleep(WAIT)
             finally:
                 connection.close()
+        return None
 
     def _turn(self, wait: float, limit: int | None) -> int:
         """One round of the pump: settle, beat, pop, hand over. Returns how many jobs were popped."""

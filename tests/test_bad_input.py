@@ -450,7 +450,27 @@ def test_the_web_server_answers_in_the_same_shape(server):
     head = server.ask("HEAD", "/emails", **key)
     assert (head.status, head.content, head.getheader("Content-Type")) == (200, b"", "application/json")
 
+    for body, status in (
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400),
+        (b'{"from": "a@example.com", "from": "b@example.com"}', 400),
+        (b'{"subject": "\\ud800"}', 400),
+        (b'{"subject": "\xed\xa0\x80"}', 400),
+        (json.dumps({**MINIMAL, "text": "\0"}).encode(), 422),
+        (b'{"to": ' + b"9" * 5_000 + b"}", 400),
+        (b'{"to": 1e308}', 422),
+        (b"null", 422),
+    ):
+        for path in ("/emails", "/emails/batch"):
+            answer = server.ask("POST", path, body, **post)
+            if path == "/emails":
+                assert answer.status == status, body[:50]
+            assert answer.status in (400, 422), body[:50]
+            refused_by(answer, answer.status, json.loads(answer.content)["name"])
+
     # An answer given before the body is read must reach a caller that is still writing.
+    fifty = b'{"text": "' + b"x" * 50_000_000 + b'"}'
+    assert "at most 45 MB" in refused_by(server.ask("POST", "/emails", fifty, **post), 413, "validation_error")
     large = b'{"text": "' + b"x" * (80 * 2**20) + b'"}'
     refused_by(server.ask("POST", "/emails", large, **post), 413, "validation_error")
     refused_by(server.ask("POST", "/emails", large, **{"Content-Type": "application/json"}), 401, "missing_api_key")
@@ -469,11 +489,11 @@ def test_bytes_that_no_client_library_would_send(server):
             answer = b""
             with contextlib.suppress(OSError):  # a server that has heard enough hangs up
                 caller.sendall(request.replace("\n", "\r\n").encode())
-                caller.shutdown(socket.SHUT_WR)
                 while part := caller.recv(65536):
                     answer += part
             return answer.decode()
 
+    many = "".join(f"X-{n}: x\n" for n in range(100))
     good = f"Host: localhost\nAuthorization: Bearer {key}\nContent-Type: application/json\nConnection: close\n"
     without_length = exchange(f"POST /emails HTTP/1.1\n{good}\n" + json.dumps(MINIMAL))
     assert without_length.startswith("HTTP/1.1 422 ")
@@ -486,6 +506,9 @@ def test_bytes_that_no_client_library_would_send(server):
         "nonsense\n\n",
         "GET /emails HTTP/9.9\n\n",
         f"GET /{'x' * 100_000} HTTP/1.1\n{good}\n",
+        f"GET /emails HTTP/1.1\n{good}{many}\n",
+        f"GET /emails HTTP/1.1\n{good}X : x\n\n",
+        f"GET /emails HTTP/1.1\n{good}X: \0\n\n",
         f"GET /emails HTTP/1.1\n{good}X: {'x' * 1_000_000}\n\n",
     ):
         answer = exchange(request)

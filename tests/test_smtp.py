@@ -1097,6 +1097,14 @@ def test_we_greet_with_our_name_or_else_our_address(world):
     assert server.lines == [f"EHLO {ours}", "EHLO mail.example.com"]
 
 
+def test_a_worker_whose_claim_has_run_out_writes_no_final_dot(world):
+    server = world.server()
+    client = Connection(Address.from_url(f"smtp://127.0.0.1:{server.port}"), may_finish=lambda: False)
+    world.open.append(client)
+    assert "its claim has run out" in send(client).trouble
+    assert not server.received
+
+
 def test_over_ipv6(world):
     try:
         server = world.server(host="::1")

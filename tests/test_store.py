@@ -254,6 +254,44 @@ def test_a_late_outcome_settles_a_message_that_nobody_has_taken_over(submit, wor
     assert settle(email, said(email, 250), workers[0]).state == State.SENT
 
 
+def test_a_late_outcome_is_not_taken_for_one_that_is_recorded_already(submit, workers):
+    [email] = transmit([submit(to=["a@example.com", "b@example.com"]).pk], workers[0])
+    die(workers[0])
+    emails.free_dead()
+    emails.filter(pk=email.pk).send_now(by="admin")  # queued, as the late outcome will have it
+    outcome = said(email, 250, b=452)
+    outcome.more = True
+    settle(email, outcome, workers[0])
+    reached = {recipient.address: recipient.state for recipient in Recipient.objects.filter(email=email.pk)}
+    assert reached == {"a@example.com": "accepted", "b@example.com": "deferred"}
+
+
+def test_a_worker_learns_from_the_database_that_its_heartbeat_came_late(workers):
+    assert workers[0].beat()
+    die(workers[0])
+    assert not workers[0].beat()
+    assert workers[0].beat()
+
+
+def test_a_worker_that_was_forgotten_while_it_slept_is_enrolled_again(submit, workers):
+    Worker.objects.filter(pk=workers[0].pk).delete()
+    assert not workers[0].beat()
+    assert emails.claim([submit().pk], workers[0])
+
+
+def test_after_trouble_the_relay_is_on_trial_until_a_first_success(submit, workers):
+    email = submit()
+    Hold.note_trouble("refused")
+    first_wait = Hold.objects.get().failures
+    Hold.try_again()
+    assert not Hold.in_force().relay and Hold.in_force().is_on_trial
+    assert emails.claim([email.pk], workers[0])
+    Hold.note_trouble("421 at MAIL FROM")
+    assert Hold.in_force().relay and Hold.objects.get().failures == first_wait + 1
+    Hold.end_trouble()
+    assert not Hold.objects.exists()
+
+
 def test_a_late_outcome_of_a_message_taken_over_is_only_noted(submit, workers):
     [email] = transmit([submit().pk], workers[0])
     die(workers[0])
@@ -440,7 +478,8 @@ class Lives(RuleBasedStateMachine):
 
     @rule(target=claims, id=ids, worker=st.integers(0, 2))
     def claim(self, id, worker):
-        waits = emails.get(pk=id).due_at is not None
+        due_at = emails.get(pk=id).due_at
+        waits = due_at is not None and due_at <= timezone.now()
         claimed = emails.claim([id], self.workers[worker])
         assert bool(claimed) == (waits and not Hold.in_force().relay)
         self.changed()

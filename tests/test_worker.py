@@ -1,15 +1,13 @@
 """What `manage.py rqworker` promises, whatever happens around it."""
 
 import signal
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 
 from emails import doorbell
 from emails.models import EmailRequest, Event, Hold, Worker
 from tests import sinks
-from tests.environment import DATA, start_valkey, wait_until
+from tests.environment import start_valkey, wait_until
 
 pytestmark = [pytest.mark.stores, pytest.mark.django_db(transaction=True)]
 
@@ -222,6 +220,12 @@ def test_a_worker_that_is_stopped_gives_back_its_mail_at_once(start, worker, rel
     assert any("the worker is stopping" in line for line in timeline(slow))
 
 
+def test_a_worker_that_waits_for_the_database_can_be_told_to_stop(start, relay):
+    process = start("rqworker", EMAIL_URL=relay.url, DATABASE_URL="postgres://nobody@127.0.0.1:1/nothing")
+    process.wait_for("The database can't be used yet")
+    assert process.stop() == 0
+
+
 def test_what_is_on_the_wire_at_a_stop_gets_its_grace_and_then_is_uncertain(start, relay, submit):
     relay.always["dot"] = "silence"
     process = start("rqworker", EMAIL_URL=relay.url, GRACE="1")
@@ -267,10 +271,3 @@ def test_a_paused_queue_waits_and_the_others_go_on(worker, relay, submit):
     assert state(held) == "queued"
     Hold.objects.all().delete()
     wait_for_state(held, "sent")
-
-
-def test_an_hour_old_mail_is_not_forgotten_by_a_worker_that_is_busy(worker, relay, submit):
-    email = submit()
-    EmailRequest.objects.filter(pk=email.pk).update(due_at=timezone.now() - timedelta(hours=1))
-    wait_for_state(email, "sent")
-    assert DATA.exists()

@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from emails import advice
-from emails.addresses import Address
+from emails.addresses import Address, shortened
 from emails.api import description as api
 from emails.api import limits
 from emails.api.description import described
@@ -266,7 +266,7 @@ def decided(id: str, done: str, decide: Callable[[QuerySet], int]) -> Response:
 
 def found(emails: QuerySet, id: str) -> EmailRequest:
     if not (email := emails.filter(pk=as_uuid(id)).first()):
-        raise not_found(f"There is no email {id}.")
+        raise not_found(f"There is no email {shortened(id)}.")
     return email
 
 
@@ -341,7 +341,7 @@ class OneAttachment(ApiView):
         """One attachment, with a link by which it can be downloaded for an hour."""
         email = found(EmailRequest.objects.all(), id)
         if not (row := email.attachments.filter(pk=as_uuid(attachment_id)).first()):
-            raise not_found(f"The email has no attachment {attachment_id}.")
+            raise not_found(f"The email has no attachment {shortened(attachment_id)}.")
         return Response({"object": "attachment", **attachment_as_json(row)})
 
 

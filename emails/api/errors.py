@@ -13,6 +13,7 @@ from django.shortcuts import render
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from emails.addresses import shortened
 from emails.api.paths import for_the_log, nothing_at
 from emails.drafts import Invalid
 
@@ -83,7 +84,8 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
         case Http404():
             return unknown_path(request)
         case exceptions.MethodNotAllowed():
-            return ApiError(405, "method_not_allowed", f"{request.method} is not allowed at {request.path}.")
+            message = f"{shortened(request.method)} is not allowed at {shortened(request.path)}."
+            return ApiError(405, "method_not_allowed", message)
         case exceptions.UnsupportedMediaType():
             message = "The body must be JSON: send it with the header `Content-Type: application/json`."
             return ApiError(415, "validation_error", message)

@@ -71,7 +71,7 @@ class OneApiKey(ApiView):
 
 def found(id: str) -> ApiKey:
     if not (key := ApiKey.objects.filter(pk=as_uuid(id), revoked_at=None).first()):
-        raise not_found(f"There is no API key {id}.")
+        raise not_found(f"There is no API key {shortened(id)}.")
     return key
 
 

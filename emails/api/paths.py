@@ -2,6 +2,8 @@
 
 from urllib.parse import quote
 
+from emails.addresses import shortened
+
 OURS = ("api-keys", "downloads", "emails", "openapi.json", "sandbox/messages", "suppressions")
 LATER = ("domains", "logs", "templates", "webhooks")
 # Resend has these, and its clients the calls for them; they are for marketing, for inboxes or for its accounts.
@@ -32,4 +34,4 @@ def nothing_at(path: str) -> str:
         why = ": this version of Mailsite has no such calls yet."
     elif name in NEVER or path.startswith("/emails/receiving") or path.endswith("/share"):
         why = ": Mailsite sends transactional email and nothing else, so it has no such calls."
-    return f"There is nothing at {path}{why}"
+    return f"There is nothing at {shortened(path)}{why}"

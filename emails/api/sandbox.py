@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from emails.addresses import Address
+from emails.addresses import Address, shortened
 from emails.api import description as api
 from emails.api.description import described
 from emails.api.errors import invalid_parameter, not_found
@@ -38,7 +38,7 @@ class SandboxMessageBytes(ApiView):
     def get(self, request: Request, id: str) -> HttpResponse:
         """The very bytes that arrived."""
         if not (message := SandboxMessage.objects.filter(pk=as_uuid(id)).first()):
-            raise not_found(f"There is no message {id} in the sandbox.")
+            raise not_found(f"There is no message {shortened(id)} in the sandbox.")
         return HttpResponse(bytes(message.raw), content_type="message/rfc822")
 
 

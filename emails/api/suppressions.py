@@ -4,7 +4,7 @@ from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from emails.addresses import Address
+from emails.addresses import Address, shortened
 from emails.api import description as api
 from emails.api.description import described
 from emails.api.errors import ApiError, not_found
@@ -100,7 +100,7 @@ def entries(text: str) -> QuerySet:
 
 def found(text: str) -> Suppression:
     if not (row := entries(text).first()):
-        raise not_found(f"{text} is not on the suppression list.")
+        raise not_found(f"{shortened(text)} is not on the suppression list.")
     return row
 
 
