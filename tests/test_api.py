@@ -300,37 +300,36 @@ def test_more_parameters_than_anybody_needs(api):
     refuse(api.get("/emails?" + "&".join(f"a{n}=1" for n in range(2000))), 400, "validation_error")
 
 
-@pytest.mark.parametrize(
-    ("filters", "index"),
-    [
-        ({"to": "rare@example.com"}, "recipient_mailbox"),
-        ({"to": "@rare.example"}, "recipient_domain"),
-        ({"to": "nobody@example.com"}, "recipient_mailbox"),
-        ({"state": "queued"}, "email_state"),
-        ({"tag": "kind:rare"}, "tag_name_value"),
-        ({"tag": "rare"}, "tag_name_value"),
-        ({"created_after": "2999-01-01"}, "emailrequest"),  # the primary key
-        ({"to": "rare@example.com", "state": "sent"}, "recipient_mailbox"),
-        ({"tag": "kind:rare", "state": "sent"}, "tag_name_value"),
-    ],
-)
-def test_each_filter_is_served_by_an_index(filters, index):
+SERVED_BY = [
+    ({"to": "rare@example.com"}, "recipient_mailbox"),
+    ({"to": "@rare.example"}, "recipient_domain"),
+    ({"to": "nobody@example.com"}, "recipient_mailbox"),
+    ({"state": "queued"}, "email_state"),
+    ({"tag": "kind:rare"}, "tag_name_value"),
+    ({"tag": "rare"}, "tag_name_value"),
+    ({"created_after": "2999-01-01"}, "emailrequest"),  # the primary key
+    ({"to": "rare@example.com", "state": "sent"}, "recipient_mailbox"),
+    ({"tag": "kind:rare", "state": "sent"}, "tag_name_value"),
+]
+
+
+def test_each_filter_is_served_by_an_index():
     """No table is read from end to end, however many emails there are."""
-    common = {**FULL, "tags": [{"name": "kind", "value": "common"}]}
+    common = {**FULL, "cc": [], "bcc": [], "tags": [{"name": "kind", "value": "common"}]}
     rare = {**common, "to": ["rare@example.com", "a@rare.example"]}
     rare["tags"] = [{"name": "kind", "value": "rare"}, {"name": "rare", "value": "1"}]
-    draft = Draft.clean({**common, "cc": [], "bcc": []})
     for _ in range(3):
-        EmailRequest.objects.submit([draft] * 1000, origin="a test")
+        EmailRequest.objects.submit([Draft.clean(common)] * 1000, origin="a test")
     EmailRequest.objects.update(state=State.SENT, due_at=None)
     EmailRequest.objects.submit([Draft.clean(rare)], origin="a test")
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    request = Request(APIRequestFactory().get("/emails", filters))
-    plan = narrowed(request, EmailRequest.objects.all()).order_by("-pk")[:21].explain()
-    assert index in plan
-    assert "Seq Scan" not in plan
-    assert not re.search(r"SCAN emails_\w+(?! USING)", plan)
+    for filters, index in SERVED_BY:
+        request = Request(APIRequestFactory().get("/emails", filters))
+        plan = narrowed(request, EmailRequest.objects.all()).order_by("-pk")[:21].explain()
+        assert index in plan, filters
+        assert "Seq Scan" not in plan, filters
+        assert not re.search(r"SCAN emails_\w+(?! USING)", plan), filters
 
 
 # Changing one's mind
