@@ -115,7 +115,7 @@ class Report:
             ("accepted", len(self.messages), f"{self.clients.retries} requests had to be made again"),
             ("delivered", states["sent"] + states["delivered"], ""),
             ("bounced", states["bounced"], "with the relay's reason"),
-            ("failed", states["failed"], "with a reason"),
+            ("failed", states["failed"], self._why_failed()),
             ("held", sum(message.is_held for message in self.messages), "shown as uncertain, for a person to decide"),
             ("lost", sum(bool(message.losses) for message in self.messages), ""),
             ("duplicated", len(duplicates), f"{sum(duplicates)} copies"),
@@ -130,6 +130,10 @@ class Report:
         ]
         lines = [f"  {name:<17}{count:>8}   {note}".rstrip() for name, count, note in rows]
         return "\n".join([*lines, *self._fault_lines()])
+
+    def _why_failed(self) -> str:
+        reasons = Counter(message.timeline[-1].detail for message in self.messages if message.state == "failed")
+        return "; ".join(reasons) or "with a reason"
 
     def _fault_lines(self) -> list[str]:
         lines = []
