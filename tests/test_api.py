@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from emails.api.emails import narrowed
+from emails.api.filters import narrowed
 from emails.api.serializers import LAST_EVENT
 from emails.drafts import Draft
 from emails.models import Blob, EmailRequest, SandboxMessage, Worker

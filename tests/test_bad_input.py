@@ -192,6 +192,78 @@ def test_a_list_where_a_string_belongs(api, field):
     refused(api, field, ["Hello"])
 
 
+# Headers and tags
+
+OURS = [
+    "From",
+    "To",
+    "Cc",
+    "Bcc",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "MIME-Version",
+    "Reply-To",
+    "Sender",
+    "DKIM-Signature",
+]
+
+
+@pytest.mark.parametrize("name", [*OURS, "Content-Type", "content-transfer-encoding", "CONTENT-X", "message-id", "bCC"])
+def test_headers_that_are_ours_are_refused_by_name(api, name):
+    assert f"`{name}` is Mailsite's own" in refused(api, "headers", {name: "x"})
+
+
+@pytest.mark.parametrize("name", ["", " ", "X A", "X:A", "X\r\nBcc", "X\0", "Ü", "x" * 77, "X\u2028"])
+def test_what_is_no_headers_name(api, name):
+    refused(api, "headers", {name: "x"})
+
+
+def test_line_breaks_and_other_control_characters_in_headers(api):
+    for control in set(CONTROLS) - {"\t"}:
+        refused(api, "headers", {"X-Order": f"4711{control}Bcc: evil@example.com"})
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, [], ["x"], {}])
+def test_a_headers_value_is_a_string(api, value):
+    assert "`X-Order` must be a string" in refused(api, "headers", {"X-Order": value})
+
+
+def test_too_many_or_too_long_headers(api):
+    assert "101" in refused(api, "headers", {f"X-{n}": "x" for n in range(101)})
+    assert "10001" in refused(api, "headers", {"X-Order": "x " * 5000 + "x"})
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        {},
+        {"name": "a"},
+        {"value": "a"},
+        {"name": "", "value": "a"},
+        {"name": "a", "value": ""},
+        {"name": "a b", "value": "c"},
+        {"name": "a", "value": "b.c"},
+        {"name": "ä", "value": "b"},
+        {"name": "a\n", "value": "b"},
+        {"name": "x" * 257, "value": "b"},
+        {"name": "a", "value": "x" * 257},
+        {"name": 1, "value": "b"},
+        {"name": "a", "value": None},
+        {"name": "a", "value": "b", "colour": "red"},
+        "a:b",
+        ["a", "b"],
+    ],
+)
+def test_what_is_no_tag(api, tag):
+    refused(api, "tags", [{"name": "good", "value": "good"}, tag])
+
+
+def test_too_many_tags(api):
+    assert "51" in refused(api, "tags", [{"name": f"n{n}", "value": "x"} for n in range(51)])
+    assert "100000" in refused(api, "tags", [{}] * 100_000)
+
+
 def test_a_policy_that_does_not_exist(api):
     for value in ("", "x", "RESEND", ["resend"]):
         refused(api, "on_unknown", value)
@@ -453,6 +525,7 @@ def test_the_web_server_answers_in_the_same_shape(server):
     for body, status in (
         (b"[" * 100_000, 400),
         (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400),
+        (b'{"a":' * 1_000 + b"1" + b"}" * 1_000, 422),
         (b'{"from": "a@example.com", "from": "b@example.com"}', 400),
         (b'{"subject": "\\ud800"}', 400),
         (b'{"subject": "\xed\xa0\x80"}', 400),

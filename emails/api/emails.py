@@ -1,49 +1,26 @@
 """Emails: accepting, looking, changing one's mind."""
 
-import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime
-from uuid import UUID
 
-import orjson
 from django.conf import settings
-from django.core import signing
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpResponse
 from django.utils import timezone
-from django.utils.http import content_disposition_header
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from emails import advice
-from emails.addresses import Address, shortened
+from emails.addresses import shortened
 from emails.api import description as api
 from emails.api import limits
 from emails.api.description import described
 from emails.api.errors import ApiError, invalid_parameter, not_found, translate
+from emails.api.filters import narrowed
+from emails.api.idempotency import conflicted, first_use, idempotency_key, replayed
 from emails.api.lists import choice, page
-from emails.api.serializers import (
-    DOWNLOAD_LIFETIME,
-    DOWNLOAD_SALT,
-    attachment_as_json,
-    email_as_json,
-    event_as_json,
-)
-from emails.api.shapes import BINARY, TEXT
+from emails.api.serializers import email_as_json, event_as_json
 from emails.api.view import ApiView, as_uuid, json_body, json_object
 from emails.drafts import Draft, Invalid, new_time
-from emails.models import (
-    ApiKey,
-    Attachment,
-    EmailRequest,
-    IdempotencyKey,
-    Once,
-    OnceConflict,
-    Priority,
-    Recipient,
-    Suppression,
-    Tag,
-)
+from emails.models import ApiKey, EmailRequest, Once, OnceConflict, Priority, Recipient, Suppression
 from emails.states import State
 
 MAX_BATCH = 100
@@ -161,7 +138,7 @@ def stored(
         try:
             emails = EmailRequest.objects.submit(drafts, origin=by_key(request), priority=priority, once=once)
         except OnceConflict as conflict:
-            raise idempotency_error(conflict) from None
+            raise conflicted(conflict) from None
         spent.keep = not emails[0].is_replay
     body = answer([str(email.pk) for email in emails])
     return replayed(body) if emails[0].is_replay else Response(body)
@@ -169,40 +146,6 @@ def stored(
 
 def by_key(request: Request) -> str:
     return f"API, key {request.auth.name}"
-
-
-# Idempotency
-
-
-def idempotency_key(request: Request) -> Once | None:
-    """What `Idempotency-Key` asks for: the same key and the same body store their emails once within 24 hours."""
-    if (key := request.headers.get("Idempotency-Key")) is None:
-        return None
-    if not 1 <= len(key) <= 256 or not key.isprintable():
-        message = "The header `Idempotency-Key` must have 1 to 256 printable characters."
-        raise ApiError(400, "invalid_idempotency_key", message)
-    digest = hashlib.sha256(orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return Once(request.auth, key, digest)
-
-
-def first_use(once: Once | None) -> IdempotencyKey | None:
-    """The key's earlier use, if there was one: its answer holds, even if its time has passed meanwhile."""
-    try:
-        return once.first_use() if once else None
-    except OnceConflict as conflict:
-        raise idempotency_error(conflict) from None
-
-
-def replayed(body: dict) -> Response:
-    return Response(body, headers={"idempotent-replayed": "true"})
-
-
-def idempotency_error(conflict: OnceConflict) -> ApiError:
-    if conflict.concurrent:
-        message = "The first request with this `Idempotency-Key` is still being stored: try again."
-        return ApiError(409, "concurrent_idempotent_requests", message)
-    message = "This `Idempotency-Key` was used within the last 24 hours for another body."
-    return ApiError(409, "invalid_idempotent_request", message)
 
 
 # Trying
@@ -268,102 +211,3 @@ def found(emails: QuerySet, id: str) -> EmailRequest:
     if not (email := emails.filter(pk=as_uuid(id)).first()):
         raise not_found(f"There is no email {shortened(id)}.")
     return email
-
-
-# Filters: each is served by an index
-
-
-def narrowed(request: Request, emails: QuerySet) -> QuerySet:
-    asked = request.query_params
-    if "to" in asked:
-        emails = emails.filter(pk__in=Recipient.objects.filter(**mailbox_or_domain(asked["to"])).values("email"))
-    if state := choice(request, "state", sorted(State.values)):
-        emails = emails.filter(state=state)
-    if "tag" in asked:
-        name, _, value = asked["tag"].partition(":")
-        tags = Tag.objects.filter(name=name, **({"value": value} if value else {}))
-        emails = emails.filter(pk__in=tags.values("email"))
-    if "created_after" in asked:
-        moment = moment_of(asked["created_after"])
-        emails = emails.filter(pk__gte=first_id_at(moment), created_at__gt=moment)
-    return emails
-
-
-def mailbox_or_domain(text: str) -> dict[str, str]:
-    """`moss@example.com`, or all of `@example.com`."""
-    try:
-        address = Address.parse(f"all{text}" if text.startswith("@") else text)
-    except ValueError as error:
-        raise invalid_parameter(f"`to` must be one address, or @ and a domain (+ is written %2B): {error}") from None
-    return {"domain": address.domain} if text.startswith("@") else {"mailbox": address.mailbox.lower()}
-
-
-def moment_of(text: str) -> datetime:
-    """ISO 8601; the space is a + that was not written %2B."""
-    try:
-        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text.upper() else text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        message = "`created_after` must be a moment in ISO 8601, such as 2026-12-24T18:00:00Z."
-        raise invalid_parameter(message) from None
-
-
-def first_id_at(moment: datetime) -> UUID:
-    """The smallest UUIDv7 about a moment: ids are in the order of time, so that they serve as its index.
-
-    A message's id is made a little after its `created_at`, and clocks may be set: a minute is left.
-    """
-    milliseconds = min(max(0, int(moment.timestamp() - 60) * 1000), 2**48 - 1)
-    return UUID(int=milliseconds << 80)
-
-
-# Attachments
-
-
-class Attachments(ApiView):
-    @described(
-        "listAttachments", "An email's attachments", "AttachmentPage", parameters=[api.EMAIL_ID, *api.WHOLE_PAGE]
-    )
-    def get(self, request: Request, id: str) -> Response:
-        """The email's attachments, each with a link by which whoever has it can download it for an hour."""
-        email = found(EmailRequest.objects.all(), id)
-        return page(request, email.attachments.all(), attachment_as_json, oldest_first=True, default=100)
-
-
-class OneAttachment(ApiView):
-    @described(
-        "getAttachment",
-        "One attachment",
-        "Attachment",
-        parameters=[api.EMAIL_ID, api.in_path("attachment_id", "The attachment's id.")],
-    )
-    def get(self, request: Request, id: str, attachment_id: str) -> Response:
-        """One attachment, with a link by which it can be downloaded for an hour."""
-        email = found(EmailRequest.objects.all(), id)
-        if not (row := email.attachments.filter(pk=as_uuid(attachment_id)).first()):
-            raise not_found(f"The email has no attachment {shortened(attachment_id)}.")
-        return Response({"object": "attachment", **attachment_as_json(row)})
-
-
-class Download(ApiView):
-    authentication_classes: list = []  # the link is the key
-
-    @described(
-        "downloadAttachment",
-        "Download an attachment",
-        BINARY,
-        media_type="application/octet-stream",
-        parameters=[api.in_path("token", "From a `download_url`.", TEXT)],
-    )
-    def get(self, request: Request, token: str) -> HttpResponse:
-        """An attachment's bytes, to whoever has a link that was signed within the hour."""
-        try:
-            id = signing.loads(token, salt=DOWNLOAD_SALT, max_age=DOWNLOAD_LIFETIME)
-        except signing.BadSignature:
-            raise not_found("This download link is not valid, or not any more.") from None
-        if not (attachment := Attachment.objects.select_related("blob").filter(pk=id).first()):
-            raise not_found("The attachment is gone.")
-        response = HttpResponse(bytes(attachment.blob.content), content_type="application/octet-stream")
-        response["Content-Disposition"] = content_disposition_header(True, attachment.filename)
-        response["Content-Security-Policy"] = "sandbox; default-src 'none'"
-        return response

@@ -24,7 +24,10 @@ class StrictJSON(BaseParser):
             data = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ApiError(400, "validation_error", f"The body is not valid JSON: {error}.") from None
-        json.loads(body, object_pairs_hook=_each_name_once)
+        try:
+            json.loads(body, object_pairs_hook=_each_name_once)
+        except RecursionError:
+            raise ApiError(400, "validation_error", "The body is nested too deeply.") from None
         return data
 
 

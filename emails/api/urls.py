@@ -2,7 +2,7 @@ import re
 
 from django.urls import path, re_path
 
-from emails.api import docs, emails, keys, sandbox, suppressions
+from emails.api import attachments, docs, emails, keys, sandbox, suppressions
 from emails.api.paths import NAMES
 from emails.api.view import Unknown
 
@@ -15,9 +15,9 @@ urlpatterns = [
     path("emails/<str:id>", emails.Email.as_view(), name="api-email"),
     path("emails/<str:id>/cancel", emails.Cancel.as_view(), name="api-cancel"),
     path("emails/<str:id>/events", emails.Events.as_view(), name="api-events"),
-    path("emails/<str:id>/attachments", emails.Attachments.as_view(), name="api-attachments"),
-    path("emails/<str:id>/attachments/<str:attachment_id>", emails.OneAttachment.as_view(), name="api-attachment"),
-    path("downloads/<str:token>", emails.Download.as_view(), name="api-download"),
+    path("emails/<str:id>/attachments", attachments.Attachments.as_view(), name="api-attachments"),
+    path("emails/<str:id>/attachments/<str:attachment_id>", attachments.OneAttachment.as_view(), name="api-attachment"),
+    path("downloads/<str:token>", attachments.Download.as_view(), name="api-download"),
     path("api-keys", keys.ApiKeys.as_view(), name="api-keys"),
     path("api-keys/<str:id>", keys.OneApiKey.as_view(), name="api-key"),
     path("suppressions", suppressions.Suppressions.as_view(), name="api-suppressions"),
