@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from emails.drafts import Draft
 from emails.smtp import Relay
 
+LOOKED_AT = 1_000_000  # characters of markup
 CLIPPED = 102_400  # bytes of HTML after which Gmail cuts a message off
 
 
@@ -43,7 +44,7 @@ class _Markup(HTMLParser):
 
 def _about_markup(html: str) -> list[str]:
     markup = _Markup()
-    markup.feed(html)
+    markup.feed(html[:LOOKED_AT])
     found = []
     if count := markup.images_without_alt:
         found.append(f"{count} image{'s have' if count > 1 else ' has'} no alt text.")
