@@ -107,7 +107,7 @@ class ApiKey(models.Model):
             problems["time_zone"] = "This is no time zone: one is called Europe/Berlin, another UTC."
         for limit in ("rate_limit", "daily_quota"):
             if (number := getattr(self, limit)) is not None and not 1 <= number < 2**31:
-                problems[limit] = "A limit is a number from 1 to 2147483647; without one there is no limit."
+                problems[limit] = "A limit is at least 1 and at most 2147483647; without one there is no limit."
         if self._state.adding and self.expires_at and self.expires_at <= timezone.now():
             problems["expires_at"] = "This moment is past."
         try:
