@@ -527,7 +527,6 @@ def test_a_message_that_is_fine_has_no_warnings(api, settings):
         "/emails/receiving/x/attachments/y",
         "/emails/01234567-89ab-7def-8123-456789abcdef/share",
         "/api-keys/a/b",
-        "/suppressions/batch/x",
         "/webhooks",
         "/templates/x/publish",
         "/domains/x/verify",

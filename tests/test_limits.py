@@ -48,9 +48,11 @@ def test_without_a_limit_there_is_no_header(api):
 
 def test_each_answer_tells_what_is_left(api):
     limit(api, rate_limit=10)
-    answers = [api.post("/emails", GOOD), api.post("/emails", {}), api.get("/emails/x"), api.get("/emails?limit=x")]
-    assert [answer.status_code for answer in answers] == [200, 422, 404, 422]
-    assert [[answer[name] for name in RATE] for answer in answers] == [["10", f"{n}", "1"] for n in (9, 8, 7, 6)]
+    answers = [api.post("/emails", GOOD), api.post("/emails", {}), api.get("/emails/x"), api.put("/emails")]
+    ApiKey.objects.update(permission="sending_access")
+    answers.append(api.get("/emails"))
+    assert [answer.status_code for answer in answers] == [200, 422, 404, 405, 401]
+    assert [[answer[name] for name in RATE] for answer in answers] == [["10", f"{n}", "1"] for n in (9, 8, 7, 6, 5)]
 
 
 def test_more_than_that_is_refused_until_the_second_is_over(api):

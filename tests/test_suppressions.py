@@ -1,5 +1,7 @@
 """The suppression list: addresses that are not sent to, whoever asks."""
 
+from urllib.parse import quote
+
 import pytest
 
 from emails.models import EmailRequest, Suppression, Worker
@@ -41,6 +43,13 @@ def test_adding_twice_gives_the_one_that_exists(api):
     again = api.post("/suppressions", {"email": "MOSS@example.com"})
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
+
+
+def test_any_mailbox_can_be_looked_up(api):
+    for address in ("a/b@example.com", '"a b"@example.com', "a+b@example.com", "batch/add@example.com"):
+        id = add(api, address)
+        assert api.get(f"/suppressions/{quote(address, safe='')}").json()["id"] == id
+        assert api.delete(f"/suppressions/{quote(address, safe='')}").json()["deleted"] is True
 
 
 def test_one_domain_in_two_spellings_is_one(api):

@@ -23,14 +23,13 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args, **kwargs) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method not in self.allowed_methods:
-            return  # 405 comes before 401
         if not self.authentication_classes:
             return  # open to all: the view says why
         key = request._request.api_key = request.auth  # for the log
-        if key.permission == ApiKey.Permission.SENDING and request.method not in self.sending:
-            raise ApiError(401, "restricted_api_key", "This API key may only send emails.")
         self.headers |= limits.take_turn(key)
+        forbidden = key.permission == ApiKey.Permission.SENDING and request.method not in self.sending
+        if forbidden and request.method in self.allowed_methods:  # else 405 says more
+            raise ApiError(401, "restricted_api_key", "This API key may only send emails.")
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple:
         renderer = self.get_renderers()[0]
