@@ -61,7 +61,8 @@ class AddSuppressions(ApiView):
         rows = [Suppression(mailbox=address) for address in addresses]
         Suppression.objects.bulk_create(rows, ignore_conflicts=True)
         ids = dict(Suppression.objects.filter(mailbox__in=addresses).values_list("mailbox", "pk"))
-        return Response({"data": [{"object": "suppression", "id": str(ids[a])} for a in addresses]}, status=201)
+        there = [ids[address] for address in addresses if address in ids]  # less those just removed by another caller
+        return Response({"data": [{"object": "suppression", "id": str(id)} for id in there]}, status=201)
 
 
 class RemoveSuppressions(ApiView):
