@@ -2,6 +2,8 @@
 
 import random
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator
 
 from django.conf import settings
@@ -20,15 +22,18 @@ class Storm:
         self.gap = gap
         self.dice = random.Random(f"{seed} storm")
         self.plan = self._plan(kills)
-        self.done: dict[str, int] = {}
+        self.done: list[str] = []
+        self._last = float("inf")  # when the last blow fell
 
     @property
-    def duration(self) -> float:
-        return len(self.plan) * self.gap
+    def progress(self) -> float:
+        """From 0 to 1. Blows wait for their victims, so that only the storm knows how far it is."""
+        since = min(max(0.0, time.monotonic() - self._last) / self.gap, 1)
+        return min((len(self.done) + since) / len(self.plan), 1)
 
     @property
     def summary(self) -> str:
-        return ", ".join(f"{count} {blow}" for blow, count in sorted(self.done.items()))
+        return ", ".join(f"{count} {blow}" for blow, count in sorted(Counter(self.done).items()))
 
     def _plan(self, kills: int) -> list[str]:
         """Kills of each kind in equal parts, and about half as many other blows, shuffled."""
@@ -44,11 +49,13 @@ class Storm:
 
     def rage(self) -> Iterator[str]:
         """One blow after another; what happened, in words."""
+        self._last = time.monotonic()
         for blow in self.plan:
             self.world.run_until(lambda: False, self.dice.uniform(0.2, 1.8) * self.gap)
-            self.done[blow] = self.done.get(blow, 0) + 1
             yield blow
             self._strike(blow)
+            self.done.append(blow)
+            self._last = time.monotonic()
 
     def _strike(self, blow: str) -> None:
         world, dice = self.world, self.dice

@@ -42,7 +42,7 @@ def test(options: Namespace, world: World, relay: Relay) -> Report:
     storm = Storm(world, relay, options.seed, options.kills, options.gap)
     relay.open()
     token = world.start()
-    clients = Clients(world.web_port, token, options.seed, options.mails, storm.duration)
+    clients = Clients(world.web_port, token, options.seed, options.mails, lambda: storm.progress)
     begin = time.monotonic()
 
     def say(what: str) -> None:
