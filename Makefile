@@ -1,7 +1,7 @@
 # `make` lists what there is. A line that is one plain command is run without a shell between, so that
 # a SIGTERM sent to make reaches the command itself.
 .DEFAULT_GOAL := help
-.PHONY: help run services login test lint format lock check-lock chaos
+.PHONY: help run services login test lint format lock check-lock chaos bench
 
 PYTHON := .venv/bin/python
 PARALLEL := -n auto --maxprocesses 4
@@ -32,6 +32,10 @@ chaos: ## kill everything at random moments and count the mail; ARGS="--help" te
 	@bin/prepare dev
 	@$(PYTHON) -m chaos $(ARGS)
 
+bench: ## measure Mailsite beside its peers; bench/README.md tells how, ARGS="--help" how to choose
+	@bin/prepare dev
+	@$(PYTHON) -m bench $(ARGS)
+
 lint: ## check style and types
 	@bin/prepare dev
 	$(PYTHON) -m ruff check .
@@ -43,17 +47,19 @@ format: ## put the code into its standard form
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-lock: ## write requirements*.txt from requirements*.in; ARGS=--upgrade takes newer versions
+lock: ## write the requirements*.txt from their requirements*.in; ARGS=--upgrade takes newer versions
 	@bin/prepare dev
 	$(COMPILE) $(ARGS) requirements.in --output-file requirements.txt
 	$(COMPILE) $(ARGS) requirements-dev.in --output-file requirements-dev.txt
+	$(COMPILE) $(ARGS) bench/requirements.in --output-file bench/requirements.txt
 
 check-lock: ## check that requirements*.txt match requirements*.in
 	@bin/prepare dev
-	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; cp requirements*.txt "$$work"; \
-	for lock in requirements requirements-dev; do \
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; mkdir "$$work/bench"; \
+	cp requirements*.txt "$$work"; cp bench/requirements.txt "$$work/bench"; \
+	for lock in requirements requirements-dev bench/requirements; do \
 		$(COMPILE) $$lock.in --output-file "$$work/$$lock.txt"; \
 		cmp -s $$lock.txt "$$work/$$lock.txt" || \
 			{ echo "$$lock.txt does not match $$lock.in: run 'make lock' and commit what changes." >&2; exit 1; }; \
 	done; \
-	echo "requirements.txt and requirements-dev.txt match their sources."
+	echo "All requirements.txt match their sources."

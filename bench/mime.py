@@ -1,4 +1,4 @@
-"""Builds the same messages with Mailsite and with the standard library, side by side: `python bench/mime.py`.
+"""Builds the same messages with Mailsite and with the standard library, side by side: `python -m bench.mime`.
 
 Both build in turn, round by round, so that a busy machine slows both. Prints, for each message, the time of one
 build and how many times faster ours is: the least, the middle and the most of all rounds.
@@ -7,23 +7,18 @@ build and how many times faster ours is: the least, the middle and the most of a
 import argparse
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from emails.mime import Attachment, Message, build  # noqa: E402
+from bench.message import HTML, TEXT
+from emails.mime import Attachment, Message, build
 
 SENDER, RECIPIENT, ID = "Shop <shop@example.com>", "Moss <moss@example.com>", "<0190c2aa@example.com>"
 DATE = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
-TEXT = "".join(f"Line {n} of a mail that is neither long nor short, as they are.\n" for n in range(20))
-HTML = "".join(f"<p>Line {n} of a mail that is <b>neither</b> long nor short.</p>\n" for n in range(20))
 
 
 def ours(subject: str, text: str, html: str, content: bytes | None) -> bytes:
