@@ -54,6 +54,14 @@ def delivery(app_configs, **options) -> list[CheckMessage]:
                 id="mailsite.E004",
             )
         )
+    if settings.ONLY_TO and settings.REDIRECT_TO:
+        found.append(
+            Error(
+                "ONLY_TO and REDIRECT_TO are both set: mail can be held back or redirected, not both.",
+                hint="Unset one of them.",
+                id="mailsite.E005",
+            )
+        )
     if relay.username and relay.tls == "offered":
         found.append(
             Warning(

@@ -29,6 +29,7 @@ from django.utils import timezone
 from emails.doorbell import Settled
 from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Settlement, Worker
 from emails.smtp import Connection, Outcome, Trouble
+from emails.staging import redirect
 from emails.states import State
 
 logger = logging.getLogger(__name__)
@@ -498,7 +499,10 @@ class Engine:
         finally:
             connection.close()
         try:
-            outcome = relay.send(email.envelope_sender, recipients, message)
+            if settings.REDIRECT_TO:
+                outcome = redirect(settings.REDIRECT_TO, relay, email.envelope_sender, recipients, message)
+            else:
+                outcome = relay.send(email.envelope_sender, recipients, message)
         except Exception as error:
             logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk)
             relay.close()

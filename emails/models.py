@@ -27,7 +27,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from emails import doorbell, mime, states
+from emails import doorbell, mime, staging, states
 from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
 from emails.smtp import Outcome, Verdict
@@ -831,15 +831,19 @@ class EmailRequest(models.Model):
             recipient.state = Recipient.State.FAILED
         reached = {recipient.state for recipient in recipients}
         if Recipient.State.ACCEPTED in reached:
-            self._finish(State.SENT, Event.Kind.SENT, str(outcome), now)
+            self._finish(State.SENT, Event.Kind.SENT, "; ".join([str(outcome), *self._left_out(recipients)]), now)
         elif reached == {Recipient.State.SUPPRESSED}:
-            self._finish(State.SUPPRESSED, Event.Kind.SUPPRESSED, "all recipients are on the suppression list", now)
+            self._finish(State.SUPPRESSED, Event.Kind.SUPPRESSED, "; ".join(self._left_out(recipients)), now)
         elif waiting:
             age = f"given up after {self.attempts} attempts"
             self._finish(State.FAILED, Event.Kind.FAILED, f"{age}: {outcome.summary(Verdict.DEFERRED)}", now)
         else:
             self._finish(State.BOUNCED, Event.Kind.BOUNCED, outcome.summary(Verdict.BOUNCED), now)
         return waiting
+
+    def _left_out(self, recipients: "Sequence[Recipient]") -> list[str]:
+        """In words: who is not sent to, and why."""
+        return [f"{one.address} {one.reply}" for one in recipients if one.state == Recipient.State.SUPPRESSED]
 
     def _wait(self, state: State, kind: str, detail: str, due_at: datetime | None) -> None:
         self.state, self.settled_as, self.detail, self.due_at, self.finished_at = state, kind, detail, due_at, None
@@ -1014,18 +1018,22 @@ class Suppression(models.Model):
 
     @classmethod
     def among(cls, addresses: Collection[Address]) -> set[Address]:
-        """Those of `addresses` that are on the list."""
+        """Those of `addresses` that are not sent to: they are on the list, or not on ONLY_TO."""
         found = cls.objects.filter(mailbox__in={address.mailbox.lower() for address in addresses})
         listed = set(found.values_list("mailbox", flat=True))
-        return {address for address in addresses if address.mailbox.lower() in listed}
+        return {one for one in addresses if one.mailbox.lower() in listed or not settings.ONLY_TO.lets(one)}
 
     @classmethod
     def apply(cls, ids: Collection[UUID]) -> None:
-        """Marks the recipients of messages that are about to be sent but are on the list."""
+        """Marks the recipients of messages that are about to be sent but are on the list, or not on ONLY_TO."""
         waiting = Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING)
         waiting.filter(mailbox__in=cls.objects.values("mailbox")).update(
             state=Recipient.State.SUPPRESSED, reply="on the suppression list: not sent to"
         )
+        if only_to := settings.ONLY_TO:
+            waiting.exclude(Q(mailbox__in=only_to.mailboxes) | Q(domain__in=only_to.domains)).update(
+                state=Recipient.State.SUPPRESSED, reply=staging.HELD_BACK
+            )
 
 
 class Event(models.Model):

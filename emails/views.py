@@ -26,7 +26,7 @@ from django_rq.settings import get_queues_map
 from redis.exceptions import RedisError
 from rq.job import Job
 
-from emails import doorbell, playground
+from emails import doorbell, playground, staging
 from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import SendForm
@@ -44,11 +44,12 @@ KEPT_AS = re.compile(r"kept in the sandbox as ([0-9a-f-]{36})")
 
 
 def transport(request: HttpRequest) -> dict:
-    """For every page: where mail goes, and what holds it back."""
+    """For every page: where mail goes, to whom only, and what holds it back."""
     in_force = "Sandbox: nothing leaves this machine" if settings.RELAY.is_sandbox else f"Relay {settings.RELAY}"
     return {
         "transport": in_force,
         "transport_is_sandbox": settings.RELAY.is_sandbox,
+        "staging": staging.in_words(settings.ONLY_TO, settings.REDIRECT_TO),
         "playground_is_on": settings.PLAYGROUND,
         "holds": lambda: Hold.objects.filter(on_trial=False).order_by("since") if request.user.is_authenticated else [],
     }

@@ -128,9 +128,9 @@ def url(name: str, default: str, schemes: tuple[str, ...]) -> str:
     return _read(name, default, parse, f"a URL that begins with {' or '.join(s + '://' for s in schemes)}", secret=True)
 
 
-def parsed[T](name: str, default: T, parse: Callable[[str], T], expected: str) -> T:
-    """A value read by `parse`, which raises ValueError; the value itself is never shown."""
-    return _read(name, default, parse, expected, secret=True)
+def parsed[T](name: str, default: T, parse: Callable[[str], T], expected: str, *, secret: bool = False) -> T:
+    """A value read by `parse`, which raises ValueError; a secret one is never shown."""
+    return _read(name, default, parse, expected, secret=secret)
 
 
 def database(name: str, sqlite_file: Path) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from django.utils.csp import CSP
 from dotenv import load_dotenv
 
+from emails.addresses import Address
 from emails.smtp import Relay, Timeouts
+from emails.staging import OnlyTo
 from mailsite import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -55,7 +57,11 @@ RELAY = env.parsed(
     Relay.beside(DATA_DIR / "sandbox.address"),
     Relay.from_url,
     "smtp://user:password@host:25, submission://…:587, smtps://…:465 or sandbox://host:port",
+    secret=True,
 )
+# Staging safety: mail to nobody but these, or all of it to one.
+ONLY_TO = env.parsed("ONLY_TO", OnlyTo(), OnlyTo.parse, "domains and addresses such as example.com,tester@example.org")
+REDIRECT_TO = env.parsed("REDIRECT_TO", None, Address.parse, "one address such as tester@example.com")
 SMTP_TIMEOUTS = Timeouts(
     **{
         stage: env.seconds(f"SMTP_TIMEOUT_{stage.upper()}", default, minimum=0.1)

@@ -85,7 +85,8 @@ def wait_until(fact, otherwise: str, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-for name in ("REDIS_URL", "EMAIL_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL"):
+for name in ("REDIS_URL", "EMAIL_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL",
+    "ONLY_TO", "REDIRECT_TO"):  # fmt: skip
     os.environ[name] = ""  # empty counts as unset, and a developer's .env doesn't reach the tests
 os.environ |= {"MAILSITE_DATA": str(DATA), "PLAYGROUND_DELAY": "0.5", "PYTHONUNBUFFERED": "1"}
 if ON_POSTGRESQL:

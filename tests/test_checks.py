@@ -6,8 +6,10 @@ import pytest
 from django.core.checks import run_checks
 
 from emails import doorbell, surroundings
+from emails.addresses import Address
 from emails.models import Worker
 from emails.smtp import Relay, Timeouts
+from emails.staging import OnlyTo
 
 
 def ids() -> list[str]:
@@ -39,6 +41,12 @@ def test_settings_that_cannot_work_are_named_with_a_hint(settings, id, name, val
     found = [message for check in (checks.stores, checks.queue, checks.delivery) for message in check(None)]
     assert [message.id for message in found] == [id]
     assert found[0].hint
+
+
+@pytest.mark.django_db
+def test_staging_safety_is_of_one_kind(settings):
+    settings.ONLY_TO, settings.REDIRECT_TO = OnlyTo.parse("example.com"), Address.parse("moss@example.com")
+    assert ids() == ["mailsite.E005"]
 
 
 @pytest.mark.django_db

@@ -40,7 +40,14 @@ def test_a_value_that_may_hold_a_password_is_not_shown(monkeypatch):
 
 @pytest.mark.parametrize(
     "environment",
-    [{"PORT": "abc"}, {"TIME_ZONE": "Mars"}, {"EMAIL_URL": "nonsense"}, {"HOST": "0.0.0.0"}],
+    [
+        {"PORT": "abc"},
+        {"TIME_ZONE": "Mars"},
+        {"EMAIL_URL": "nonsense"},
+        {"HOST": "0.0.0.0"},
+        {"ONLY_TO": "a b"},
+        {"REDIRECT_TO": "moss"},
+    ],
     ids=lambda environment: next(iter(environment)),
 )
 def test_the_start_stops_with_a_sentence_and_no_traceback(environment):

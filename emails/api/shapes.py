@@ -182,7 +182,9 @@ SHAPES: dict[str, dict] = {
             "object": {"const": "dry_run"},
             "raw": {"type": "string", "description": "The final message, byte for byte."},
             "recipients": _list_of(TEXT),
-            "suppressed": _list_of(TEXT, description="Recipients on the suppression list: left out."),
+            "suppressed": _list_of(
+                TEXT, description="Recipients on the suppression list, or not on ONLY_TO: left out."
+            ),
             "warnings": _list_of(TEXT),
         }
     ),
