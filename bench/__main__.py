@@ -2,10 +2,10 @@
 
 import argparse
 
-from bench import drain
+from bench import accept, drain
 from bench.report import Line, main, parser, progress
 
-FIGURES = {"drain": drain}
+FIGURES = {"drain": drain, "accept": accept}
 
 
 def options() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from django.db.models import Count, Max, Min  # noqa: E402
 from bench import message  # noqa: E402
 from emails.drafts import Draft  # noqa: E402
 from emails.models import EmailRequest, Event, Priority  # noqa: E402
+from mailsite import supervisor  # noqa: E402
 
 
 def submit(count: str, priority: str = "default") -> dict:
@@ -36,6 +37,12 @@ def drained(first: str) -> dict:
         "claimed": claimed["first"] and claimed["first"].timestamp(),
         "finished": finished["last"] and finished["last"].timestamp(),
     }
+
+
+def web(port: str) -> None:
+    """Becomes the web server, by the command that `manage.py run` uses."""
+    command = supervisor.web(("127.0.0.1", int(port))).command
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":

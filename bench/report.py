@@ -56,6 +56,7 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
         "rounds": {"type": int, "help": "each measures all sides in turn"},
         "messages": {"type": int, "help": "in each round, fewer for the slow ones"},
         "database": {"choices": ["sqlite", "postgresql", "both"], "help": "Mailsite's"},
+        "seconds": {"type": float, "help": "of each measurement"},
         "only": {"type": lambda text: text.split(","), "metavar": "NAME,NAME", "help": "some of the sides"},
     }
     parser = argparse.ArgumentParser(

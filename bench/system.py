@@ -141,6 +141,16 @@ class Mailsite:
     def worker(self) -> Process:
         return self.start(["rqworker"], lambda worker: True)
 
+    def web(self) -> str:
+        """One web process, as `manage.py run` starts it. Returns its URL."""
+        port = free_port()
+        command = [sys.executable, "-m", "bench.inside", "web", str(port)]
+        self.world.start(command, lambda web: answers(port), **self.environment)
+        return f"http://127.0.0.1:{port}"
+
+    def manage(self, *words: str) -> str:
+        return output([sys.executable, "manage.py", *words], **self.environment).strip()
+
     def inside(self, *words: str) -> dict:
         """What `bench/inside.py` does in this copy."""
         return json.loads(output([sys.executable, "-m", "bench.inside", *words], **self.environment))
