@@ -238,8 +238,8 @@ class Worker(models.Model):
         return bool(kept)
 
     @classmethod
-    def alive(cls) -> models.QuerySet[Self]:
-        return cls.objects.filter(heartbeat_at__gte=Now() - settings.LEASE, stopped_at=None)
+    def alive(cls, now: datetime | None = None) -> models.QuerySet[Self]:
+        return cls.objects.filter(heartbeat_at__gte=(now or Now()) - settings.LEASE, stopped_at=None)
 
     @classmethod
     def dead(cls) -> models.QuerySet[Self]:

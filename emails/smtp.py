@@ -120,6 +120,11 @@ class Reply:
         return f"{self.code or ''} {' '.join(self.text.split())}".strip()
 
 
+def is_greylisting(reply: str) -> bool:
+    """Whether a temporary refusal asks no more than to come again (RFC 6647): by its words, or 4.7.1 and "later"."""
+    return bool(re.search(r"gr[ae]y-? ?list|^4\d\d 4\.7\.1 .*\b(again|later|retry)\b", reply, re.IGNORECASE))
+
+
 @dataclass(frozen=True)
 class Result:
     verdict: Verdict

@@ -2,14 +2,23 @@
 
 import django_rq
 from django.db import connection
+from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from emails import doorbell
 from emails.models import Worker
 
 
 def warnings() -> list[str]:
     """Sentences about surroundings that put mail or its speed at risk; told at a worker's start and in the admin."""
     return _about_the_database() + _about_redis()
+
+
+def impatient_redis() -> Redis:
+    """The queue's Redis for a mere look, which must not wait for longer than a second; to be closed."""
+    pool = doorbell.queue("default").connection.connection_pool
+    short = {"socket_connect_timeout": 1, "socket_timeout": 1}
+    return Redis.from_pool(ConnectionPool(pool.connection_class, **{**pool.connection_kwargs, **short}))
 
 
 def _about_the_database() -> list[str]:

@@ -21,19 +21,19 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
-from django_htmx.http import HttpResponseClientRefresh
+from django_htmx.http import HttpResponseClientRefresh, reswap
 from django_rq.settings import get_queues_map
 from redis.exceptions import RedisError
 from rq.job import Job
 
-from emails import doorbell, playground, staging
+from emails import playground, staging, why
 from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import SendForm
 from emails.login import LinkProblem, user_of
 from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
 from emails.received import Received
-from emails.states import WAITING, State
+from emails.surroundings import impatient_redis
 
 PAGE = 50
 TAKEN_APART = 8 * 1024 * 1024  # bytes of a message for its page: bodies and pictures come first, attachments last
@@ -139,11 +139,11 @@ def message(request: HttpRequest, id: UUID) -> HttpResponse:
 @login_required
 @never_cache
 def message_status(request: HttpRequest, id: UUID) -> HttpResponse:
-    """The part of the page that changes; nothing (204) while it is what `?seen=` names."""
+    """The part of the page that changes; while it is what `?seen=` names, only the sentence that says why."""
     email = get_object_or_404(EmailRequest.objects.select_related("worker"), pk=id)
     status = status_of(request, email)
-    if request.GET.get("seen") == status["seen"]:
-        return HttpResponse(status=204)
+    if request.GET.get("seen") == status["seen"]:  # at most the sentence has changed
+        return reswap(render(request, "message.html#why", status), "none")
     return render(request, "message.html#status", status)
 
 
@@ -180,31 +180,22 @@ def status_of(request: HttpRequest, email: EmailRequest) -> dict:
         later.seconds = (later.at - earlier.at).total_seconds()
     recipients = list(email.recipients.all())
     email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])  # no older than its timeline
-    hold = hold_of(email)
     return {
         "email": email,
+        "why": why.explain(email),
         "events": events,
         "recipients": recipients,
-        "reason": events[-1].detail if events and email.state == State.DEFERRED else "",
-        "hold": hold,
-        "seen": f"{email.state}-{len(events)}-{hold.pk if hold else ''}",
+        "seen": f"{email.state}-{len(events)}",
         "job": job_of(request, email),
         "copy": copy_in_sandbox(recipients),
     }
 
 
-def hold_of(email: EmailRequest) -> Hold | None:
-    """What keeps a waiting message back, if anything does."""
-    if email.state not in WAITING:
-        return None
-    holds = Hold.in_force()
-    return holds.relay or holds.by_target.get(email.queue)
-
-
 def job_of(request: HttpRequest, email: EmailRequest) -> dict:
     """Whether the message's RQ job is still in Redis, and its page for those who may see it."""
     try:
-        kept = Job.exists(str(email.pk), connection=doorbell.queue(email.queue).connection)
+        with impatient_redis() as redis:
+            kept = Job.exists(str(email.pk), connection=redis)
     except RedisError:
         return {"redis_is_away": True}
     may_look = request.user.is_staff and request.user.has_perm("django_rq.admin")

@@ -1,0 +1,298 @@
+"""Why a message waits and what happens next, or how it ended, in a sentence or two for a person.
+
+All that is read here lies behind an index, and counting stops early: a million messages change nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+
+from django.conf import settings
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.text import Truncator
+from redis.exceptions import RedisError
+from rq.suspension import is_suspended
+
+from emails.models import STRIKES, EmailRequest, Event, Hold, OnUnknown, Priority, Recipient, Worker
+from emails.smtp import is_greylisting
+from emails.states import FINISHED, HELD, State
+from emails.surroundings import impatient_redis
+
+COUNTED = 1000  # waiting messages are counted no further
+LOOKED_AT = 300  # events, the newest, that tell the pace
+QUOTED = 200  # characters of a reply
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+REDIS_IS_AWAY = "Redis can't be reached: workers go on from the database, which takes a few seconds longer."
+NO_ANSWERS = {
+    "Connection refused": "has refused connections",
+    "no answer": "has not answered",
+    "the relay said": "has turned us away",
+}
+
+
+def explain(email: EmailRequest, now: datetime | None = None) -> str:
+    """The decisive cause first, and at most one more. `now` is the database's, by whose clock workers are judged."""
+    now = now or EmailRequest.objects.annotate(now=Now()).values_list("now", flat=True).get(pk=email.pk)
+    if email.state in FINISHED:
+        return _ending(email, now)
+    return " ".join(islice(_causes(email, now), 2))
+
+
+def _causes(email: EmailRequest, now: datetime) -> Iterator[str]:
+    """Sentences, each worked out only when it is asked for."""
+    if email.state in HELD:
+        yield _in_hand(email, now)
+        if not Worker.alive(now).exists():
+            yield _no_worker(now)
+    elif email.due_at is None:
+        yield f"{_uncertain(email, now)}; held for your decision."
+    elif email.due_at > now:
+        yield _appointment(email, now)
+        yield from _obstacles(email, now)
+    else:
+        is_blocked = False
+        for obstacle in _obstacles(email, now):
+            is_blocked |= obstacle != REDIS_IS_AWAY
+            yield obstacle
+        if email.is_suspect:
+            yield _suspicion(email)
+        yield _turn(email, now, is_blocked)
+
+
+# What keeps mail from being taken
+
+
+def _obstacles(email: EmailRequest, now: datetime) -> Iterator[str]:
+    holds = Hold.in_force()
+    if hold := holds.by_target.get(Hold.Target.RELAY):
+        yield f"The relay {_paused(hold, now)}"
+    if hold := holds.by_target.get(email.queue):
+        yield f"The queue {email.queue} {_paused(hold, now)}"
+    alive = Worker.alive(now).exists()
+    if not alive:
+        yield _no_worker(now)
+    suspended = _is_suspended()
+    if suspended:
+        yield "Delivery is suspended by `manage.py rqsuspend`: `manage.py rqresume` lets it go on."
+    if holds.trouble:
+        yield _trouble(holds.trouble, now, is_probed=alive)
+    elif holds.is_on_trial:
+        reason = _cut(holds.by_target[Hold.Target.TROUBLE].reason)
+        yield f"{_relay(True)} lets us in again after trouble ({reason}): the first mail that passes frees the rest."
+    if suspended is None and email.due_at <= now:
+        yield REDIS_IS_AWAY
+
+
+def _paused(hold: Hold, now: datetime) -> str:
+    by = f" by {hold.by}" if hold.by else ""
+    return f"was paused{by} at {_clock(hold.since, now)}: {hold.reason}; mail waits until it is resumed."
+
+
+def _no_worker(now: datetime) -> str:
+    last = Worker.objects.order_by("-heartbeat_at").first()
+    seen = f"for {_span(now - last.heartbeat_at)}" if last else "yet"
+    return f"No worker has been seen {seen}: start one with `manage.py rqworker`."
+
+
+def _is_suspended() -> bool | None:
+    """None while Redis is away."""
+    try:
+        with impatient_redis() as redis:
+            return bool(is_suspended(redis))
+    except RedisError:
+        return None
+
+
+def _trouble(hold: Hold, now: datetime, is_probed: bool) -> str:
+    what, _, stage = hold.reason.removesuffix(")").rpartition(" (")
+    reason = what if stage == "connecting" else f"{what}, {stage}" if what else stage
+    fails = next((words for start, words in NO_ANSWERS.items() if reason.startswith(start)), "can't be used")
+    probe = ""
+    if is_probed and hold.probe_at:
+        probe = f"; next probe {_in(hold.probe_at, now)}" if hold.probe_at > now else "; it is being probed"
+    behind = _messages(Q(priority=priority, due_at__lte=now) for priority in Priority)
+    return f"{_relay(True)} {fails} since {_clock(hold.since, now)} ({_cut(reason)}){probe}; {behind} behind it."
+
+
+# What the message itself waits for
+
+
+def _appointment(email: EmailRequest, now: datetime) -> str:
+    """Why it is not due yet."""
+    if email.state == State.UNKNOWN:
+        return f"{_uncertain(email, now)}; to be sent again with the same Message-ID {_in(email.due_at, now)}."
+    if email.state != State.DEFERRED:
+        return f"Scheduled for {_clock(email.due_at, now)}."
+    recipients = list(email.recipients.all())
+    waiting = [recipient for recipient in recipients if recipient.is_waiting]
+    reply = next((recipient.reply for recipient in waiting if recipient.reply), "")
+    verb = "Greylisted" if is_greylisting(reply) else "Deferred"
+    whose = f" for {len(waiting)} of {len(recipients)} recipients" if len(waiting) < len(recipients) else ""
+    end = email.created_at + settings.RETRY_MAX_AGE
+    nth = _ordinal(email.attempts + 1)
+    following = (
+        f"{nth} attempt {_in(email.due_at, now)}, given up after {_clock(end, now)}"
+        if email.due_at < end
+        else f"{nth} and last attempt {_in(email.due_at, now)}"
+    )
+    return f"{verb} by {_relay()}{whose} ({_cut(reply)}); {following}."
+
+
+def _uncertain(email: EmailRequest, now: datetime) -> str:
+    event = email.events.filter(kind=Event.Kind.UNKNOWN).last()
+    if not event:
+        return "Uncertain: the relay may have it or not"
+    what = event.detail
+    for policy in OnUnknown:
+        what = what.removesuffix(f"; {policy.label}")
+    what = what.removesuffix(": the relay may have it or not").replace("(after the final dot)", "after the last byte")
+    return f"Uncertain: {_cut(what)} at {_clock(event.at, now)}"
+
+
+def _suspicion(email: EmailRequest) -> str:
+    died = "A worker" if email.strikes == 1 else f"{email.strikes} workers"
+    return f"{died} died while transmitting it: it goes alone, and is given up when that makes {STRIKES}."
+
+
+def _turn(email: EmailRequest, now: datetime, is_blocked: bool) -> str:
+    """That it is due, and what goes first."""
+    if email.state == State.DEFERRED:
+        begin = f"Its {_ordinal(email.attempts + 1)} attempt is due"
+    elif email.state == State.UNKNOWN:
+        begin = f"{_uncertain(email, now)}; now due to be sent again with the same Message-ID"
+    else:
+        begin = "Its time has come" if email.state == State.SCHEDULED else "Queued"
+    ahead = [Q(priority=priority, due_at__lte=now) for priority in range(email.priority)]
+    ahead.append(Q(priority=email.priority, due_at__lt=email.due_at))
+    if not _count(ahead):
+        return f"{begin}: it is next{'' if is_blocked else ', and a worker takes it within seconds'}."
+    return f"{begin}: {_messages(ahead)} before it with its priority or a higher one{_pace(now)}."
+
+
+def _pace(now: datetime) -> str:
+    """How many are sent a second, by the newest events; nothing if too few were to tell."""
+    events = list(Event.objects.order_by("-pk").values_list("kind", "at")[:LOOKED_AT])
+    recent = [(kind, at) for kind, at in events if at > now - timedelta(minutes=1)]
+    sent = sum(kind == Event.Kind.SENT for kind, _ in recent)
+    if sent < 10:
+        return ""
+    seconds = 60 if len(recent) < LOOKED_AT else (now - recent[-1][1]).total_seconds()
+    return f"; about {max(1, round(sent / max(1, seconds)))} are sent a second"
+
+
+# In a worker's hands
+
+
+def _in_hand(email: EmailRequest, now: datetime) -> str:
+    worker = email.worker
+    silence = now - worker.heartbeat_at
+    if silence > settings.LEASE / 2:
+        fate = "takes the message over"
+        if email.state == State.TRANSMITTING:
+            fate = f"finds it uncertain, and {OnUnknown(email.on_unknown).label}"
+        ends = f"ends {_in(worker.heartbeat_at + settings.LEASE, now)}" if silence < settings.LEASE else "has ended"
+        silent = f"Worker {worker}, which has it, has been silent for {_span(silence)}"
+        return f"{silent}: its lease {ends}, then another {fate}."
+    claimed = email.events.filter(kind=Event.Kind.CLAIMED).last()
+    since = f" at {_clock(claimed.at, now)}" if claimed else ""
+    if email.state == State.TRANSMITTING:
+        return f"Worker {worker} picked it up{since} and is handing it to {_relay()}, whose reply decides."
+    if email.delay:
+        return f"Worker {worker} picked it up{since}, and takes its time on purpose ({email.delay:g} s)."
+    return f"Worker {worker} picked it up{since}; it goes out on the next free connection to {_relay()}."
+
+
+# The end
+
+
+def _ending(email: EmailRequest, now: datetime) -> str:
+    event = email.events.filter(kind=email.state).last()
+    detail = _cut(event.detail) if event else ""
+    when = _clock(event.at if event else email.finished_at, now)
+    recipients = list(email.recipients.all())
+    match email.state:
+        case State.SENT:
+            left = [recipient for recipient in recipients if recipient.state != Recipient.State.ACCEPTED]
+            if left:
+                reached = f"{len(recipients) - len(left)} of {len(recipients)} recipients"
+                return f"Sent at {when} to {reached}, not to {_refused(left)}."
+            return f"Sent at {when}: {detail}."
+        case State.BOUNCED:
+            refused = [recipient for recipient in recipients if recipient.state == Recipient.State.BOUNCED]
+            return (
+                f"Bounced at {when}: {_relay()} refused {_refused(refused)}."
+                if refused
+                else f"Bounced at {when}: {detail}."
+            )
+        case State.DELIVERED:
+            return f"Delivered, as the receiving side reported at {when}."
+        case State.COMPLAINED:
+            return f"Delivered, and reported as unwanted by its recipient at {when}."
+        case State.SUPPRESSED:
+            return f"Not sent at {when}: {detail}."
+        case State.CANCELED:
+            return f"Taken back at {when} {detail} before it went out."
+        case _:
+            return f"Failed at {when}: {detail}."
+
+
+def _refused(recipients: list[Recipient]) -> str:
+    """The first of them with its reply, and how many more there are."""
+    more = f" and {len(recipients) - 1} more" if len(recipients) > 1 else ""
+    return f"{recipients[0].address} ({_cut(recipients[0].reply)}){more}"
+
+
+# Words
+
+
+def _relay(capital: bool = False) -> str:
+    name = "the sandbox" if settings.RELAY.is_sandbox else f"relay {settings.RELAY.host}"
+    return name[0].upper() + name[1:] if capital else name
+
+
+def _count(ranges: Iterable[Q]) -> int:
+    """How many messages lie in these ranges of the index of those that wait, no further than one above COUNTED."""
+    found = 0
+    for one in ranges:
+        found += EmailRequest.objects.filter(one)[: COUNTED + 1 - found].count()
+    return found
+
+
+def _messages(ranges: Iterable[Q]) -> str:
+    count = _count(ranges)
+    if count == 1:
+        return "1 message waits"
+    return f"{count:,} messages wait" if count <= COUNTED else f"more than {COUNTED:,} messages wait"
+
+
+def _cut(text: str) -> str:
+    """A reply in one line and of a length that can be read."""
+    return Truncator(" ".join(text.split()).rstrip(".")).chars(QUOTED)
+
+
+def _clock(moment: datetime, now: datetime) -> str:
+    """`02:14 UTC`; with the day where that isn't today. The zone is settings.TIME_ZONE."""
+    moment, today = (timezone.localtime(one, timezone.get_default_timezone()) for one in (moment, now))
+    day = "" if moment.date() == today.date() else f" on {moment.day} {moment:%B}"
+    year = "" if moment.year == today.year else f" {moment.year}"
+    return f"{moment:%H:%M %Z}{day}{year}"
+
+
+def _in(moment: datetime, now: datetime) -> str:
+    """`in 40 s`, or `at 03:05 UTC` for what is further off."""
+    wait = moment - now
+    return f"in {_span(wait)}" if wait < timedelta(minutes=2) else f"at {_clock(moment, now)}"
+
+
+def _span(span: timedelta) -> str:
+    seconds = max(0, round(span.total_seconds()))
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}s"
+    return f"{seconds} s"
+
+
+def _ordinal(number: int) -> str:
+    return ORDINALS[number - 1] if number <= len(ORDINALS) else f"{number}th"
