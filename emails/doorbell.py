@@ -24,6 +24,7 @@ from rq.job import JobStatus
 from rq.queue import Queue
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
+from rq.serializers import DefaultSerializer
 from rq.utils import current_timestamp, now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
@@ -70,22 +71,29 @@ def queue(name: str) -> Queue:
 
 def ring(jobs: Sequence[Job]) -> None:
     """Rings for messages that are committed. A failure is no error: the overdue poll finds them."""
+    if not jobs:
+        return
+    moment = utcformat(now())
+    rung: dict[str, list[str]] = defaultdict(list)
     try:
-        for name in QUEUES:
-            rung = [
-                Queue.prepare_data(
-                    DELIVER,
-                    args=(job.id,),
-                    job_id=job.id,
-                    description=job.description,
-                    result_ttl=job.keep,
-                    failure_ttl=FAILURE_TTL,
-                )
-                for job in jobs
-                if job.queue == name
-            ]
-            if rung:
-                queue(name).enqueue_many(rung)
+        with queue("default").connection.pipeline() as pipe:
+            for job in jobs:
+                rung[queue(job.queue).key].append(job.id)
+                fields = {
+                    "data": DefaultSerializer.dumps((DELIVER, None, (job.id,), {})),
+                    "origin": job.queue,
+                    "description": job.description,
+                    "created_at": moment,
+                    "enqueued_at": moment,
+                    "status": JobStatus.QUEUED,
+                    "result_ttl": job.keep,
+                    "failure_ttl": FAILURE_TTL,
+                }
+                pipe.hset(RQJob.key_for(job.id), mapping=fields)
+            for key, ids in rung.items():
+                pipe.rpush(key, *ids)
+            pipe.sadd(Queue.redis_queues_keys, *rung)
+            pipe.execute()
     except RedisError as error:
         logger.warning("Redis can't be reached (%s): what was just accepted waits for the overdue poll.", error)
 

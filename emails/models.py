@@ -30,6 +30,7 @@ from django.views.decorators.debug import sensitive_variables
 from emails import doorbell, mime, staging, states
 from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
+from emails.rows import insert
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
 
@@ -363,30 +364,26 @@ class EmailQuerySet(models.QuerySet):
         With `once`, a key that was used within 24 hours gives the messages of its first use; the database's
         unique constraint decides who was first. Raises OnceConflict.
         """
-        emails = [EmailRequest.from_draft(draft, priority, delay) for draft in drafts]
+        emails = [EmailRequest.from_draft(draft, priority, delay, origin) for draft in drafts]
         try:
-            with transaction.atomic():
-                if once:
-                    self._claim_once(once, emails)
-                self.bulk_create(emails)
-                Content.objects.bulk_create(email.content for email in emails)
-                Recipient.objects.bulk_create(
-                    Recipient.of(email, address)
-                    for email, draft in zip(emails, drafts, strict=True)
-                    for address in draft.recipients
-                )
-                Tag.objects.bulk_create(
-                    Tag(email=email, name=name, value=value)
-                    for email, draft in zip(emails, drafts, strict=True)
-                    for name, value in draft.tags
-                )
-                Attachment.store(emails, drafts)
-                Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{origin}; queue {email.queue}")
-                due = [email for email in emails if email.state == State.QUEUED]
-                transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
+            self.store(emails, once)
         except UsedBefore:
             return self._first_answer(once)
         return emails
+
+    def store(self, emails: "Sequence[EmailRequest]", once: Once | None = None) -> None:
+        """Stores what `from_draft` made in one transaction, and rings after its commit. Raises UsedBefore."""
+        with transaction.atomic():
+            if once:
+                self._claim_once(once, emails)
+            insert(emails)
+            insert(email.content for email in emails)
+            insert(Recipient.of(email, address) for email in emails for address in email.draft.recipients)
+            insert(Tag(email=email, name=name, value=value) for email in emails for name, value in email.draft.tags)
+            Attachment.store(emails)
+            insert(Event.of(email, Event.Kind.ACCEPTED, f"{email.origin}; queue {email.queue}") for email in emails)
+            due = [email for email in emails if email.state == State.QUEUED]
+            transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
 
     def _claim_once(self, once: Once, emails: "Sequence[EmailRequest]") -> None:
         keys = IdempotencyKey.objects.filter(api_key=once.api_key, key=once.key)
@@ -681,6 +678,10 @@ class EmailRequest(models.Model):
 
     objects = EmailQuerySet.as_manager()
 
+    # What it was made of, for whoever stores it.
+    draft: Draft
+    origin: str
+
     # How the last attempt was settled, for whoever reports it.
     settled_as = ""
     detail = ""
@@ -710,7 +711,7 @@ class EmailRequest(models.Model):
         return reverse("message", args=[self.pk])
 
     @classmethod
-    def from_draft(cls, draft: Draft, priority: Priority, delay: float) -> Self:
+    def from_draft(cls, draft: Draft, priority: Priority, delay: float = 0, origin: str = "") -> Self:
         """A message and its content, not yet stored."""
         now = timezone.now()
         email = cls(
@@ -727,6 +728,7 @@ class EmailRequest(models.Model):
             subject=draft.subject,
             delay=delay,
         )
+        email.draft, email.origin = draft, origin
         email.message_id = f"<{email.id.hex}@{draft.sender.ascii_domain}>"
         email.content = Content(
             html=draft.html,
@@ -924,11 +926,11 @@ class Attachment(models.Model):
         return self.filename
 
     @classmethod
-    def store(cls, emails: Sequence[EmailRequest], drafts: Sequence[Draft]) -> None:
-        """Stores the attachments of `drafts` for `emails`, and each content once."""
+    def store(cls, emails: Sequence[EmailRequest]) -> None:
+        """Stores the attachments that came with `emails`, and each content once."""
         rows, blobs = [], {}
-        for email, draft in zip(emails, drafts, strict=True):
-            for position, part in enumerate(draft.attachments):
+        for email in emails:
+            for position, part in enumerate(email.draft.attachments):
                 digest = hashlib.sha256(part.content).hexdigest()
                 blobs[digest] = part.content
                 rows.append(
@@ -947,7 +949,7 @@ class Attachment(models.Model):
         known = set(Blob.objects.filter(pk__in=blobs).values_list("pk", flat=True))
         new = [Blob(digest=digest, content=content) for digest, content in sorted(blobs.items()) if digest not in known]
         Blob.objects.bulk_create(new, ignore_conflicts=True)
-        cls.objects.bulk_create(rows)
+        insert(rows)
 
     def as_part(self) -> mime.Attachment:
         return mime.Attachment(

@@ -155,6 +155,7 @@ def database(name: str, sqlite_file: Path) -> dict[str, Any]:
         "postgres://user:password@host:5432/name or sqlite:///path",
         secret=True,
     )
+    config["CONN_MAX_AGE"] = None  # opening a connection costs more than most requests
     if config["ENGINE"].endswith("sqlite3"):
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
@@ -162,7 +163,6 @@ def database(name: str, sqlite_file: Path) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536;",
         }
     else:
-        config["CONN_MAX_AGE"] = None
         config["CONN_HEALTH_CHECKS"] = True
         config["OPTIONS"] = {"connect_timeout": 5, "application_name": "mailsite", **config.get("OPTIONS", {})}
     return config
