@@ -19,6 +19,7 @@ from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
 from django_rq.views import job_detail
 
+from emails import why
 from emails.addresses import Address
 from emails.models import (
     ApiKey,
@@ -113,9 +114,9 @@ class EmailRequestAdmin(Listed):
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
     inlines = [RecipientInline, AttachmentInline, EventInline]
     actions = ["send_now", "give_up", "cancel", "confirm"]
-    readonly_fields = ["links", "recipients"]
+    readonly_fields = ["links", "explanation", "recipients"]
     fieldsets = [
-        (None, {"fields": ["links", ("state", "priority"), ("sender", "recipients"), "subject"]}),
+        (None, {"fields": ["links", "explanation", ("state", "priority"), ("sender", "recipients"), "subject"]}),
         ("Times", {"fields": [("created_at", "scheduled_at"), ("due_at", "date", "finished_at")]}),
         ("Delivery", {"fields": [("worker", "claims"), ("attempts", "strikes"), ("on_unknown", "delay")]}),
         ("On the wire", {"fields": ["envelope_sender", "message_id"]}),
@@ -128,6 +129,10 @@ class EmailRequestAdmin(Listed):
     @admin.display(description="subject")
     def short_subject(self, email: EmailRequest) -> str:
         return Truncator(email.subject).chars(48)
+
+    @admin.display(description="why")
+    def explanation(self, email: EmailRequest) -> str:
+        return why.explain(email)
 
     @admin.display(description="to")
     def recipients(self, email: EmailRequest) -> str:

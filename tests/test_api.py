@@ -125,6 +125,7 @@ def test_an_email_can_be_looked_at(api):
             {"address": "roy@example.com", "state": "waiting", "reply": None},
             {"address": "douglas@example.com", "state": "waiting", "reply": None},
         ],
+        "explanation": "No worker has been seen yet: start one with `manage.py rqworker`. Queued: it is next.",
     }
 
 

@@ -1,10 +1,12 @@
 """Why a message waits, and what happens next, or how it ended: one sentence for each cause, each provoked for real."""
 
+import re
 import signal
 import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -399,6 +401,37 @@ def test_a_message_that_never_went_out_says_who_or_what_prevented_it(worker, rel
     wait_for_state(suppressed, "suppressed")
     assert why(suppressed).startswith("Not sent at ")
     assert why(suppressed).endswith(": moss@example.com on the suppression list: not sent to.")
+
+
+# Where it is said
+
+
+def test_page_api_admin_and_command_say_the_same_sentence(desk, api, alive, submit, capsys):
+    email = submit(scheduled_at="in 20 days")
+    sentence = why(email)
+    assert sentence.startswith("Scheduled for")
+    assert f'<p id="why">{sentence}</p>' in desk.get(f"/messages/{email.pk}").text
+    assert sentence in desk.get(f"/admin/emails/emailrequest/{email.pk}/change/").text
+    assert api.get(f"/emails/{email.pk}").json()["explanation"] == sentence
+    call_command("why", str(email.pk))
+    assert capsys.readouterr().out == f"{sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("id", "sentence"),
+    [
+        ("01900000-0000-7000-8000-000000000000", "There is no message 01900000-0000-7000-8000-000000000000."),
+        ("0190", "Error: argument id: invalid UUID value: '0190'"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_an_id(id, sentence):
+    with pytest.raises(CommandError, match=f"^{re.escape(sentence)}$"):
+        call_command("why", id)
+
+
+def test_the_list_is_not_explained_line_by_line(api, submit):
+    submit()
+    assert "explanation" not in api.get("/emails").json()["data"][0]
 
 
 # What it costs

@@ -8,7 +8,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from emails import advice
+from emails import advice, why
 from emails.addresses import shortened
 from emails.api import description as api
 from emails.api import limits
@@ -171,10 +171,11 @@ def dry_run(draft: Draft) -> dict:
 class Email(ApiView):
     @described("getEmail", "Look at an email", "Email", parameters=[api.EMAIL_ID])
     def get(self, request: Request, id: str) -> Response:
-        """The email with its bodies, what became of it, and of each recipient."""
+        """The email with its bodies, why it waits or how it ended, and what became of each recipient."""
         recipients = Prefetch("recipients", Recipient.objects.order_by("pk"))
-        emails = EmailRequest.objects.select_related("content").prefetch_related(recipients)
-        return Response(email_as_json(found(emails, id)))
+        emails = EmailRequest.objects.select_related("content", "worker").prefetch_related(recipients)
+        email = found(emails, id)
+        return Response({**email_as_json(email), "explanation": why.explain(email)})
 
     @described("rescheduleEmail", "Move an email to another time", "Changed", body="NewTime", parameters=[api.EMAIL_ID])
     def patch(self, request: Request, id: str) -> Response:

@@ -100,6 +100,7 @@ EXAMPLES: dict[tuple[str, str], dict] = {
             "html": "<p>Thank you!</p>",
             "text": "Thank you!",
             "recipients": [{"address": "moss@example.com", "state": "accepted", "reply": "250 2.0.0 Ok: queued"}],
+            "explanation": "Sent at 18:00 UTC on 24 December: 250 2.0.0 Ok: queued.",
         }
     },
     ("rescheduleEmail", "body"): {"by a phrase": {"scheduled_at": "tomorrow at 9am"}},

@@ -67,6 +67,10 @@ WITH_BODIES = {
     "html": _nullable(TEXT),
     "text": _nullable(TEXT),
     "recipients": _list_of("Recipient"),
+    "explanation": {
+        "type": "string",
+        "description": "Why it waits and what happens next, or how it ended: one or two sentences for a person.",
+    },
 }
 ATTACHMENT = {
     "id": ID,
