@@ -500,7 +500,7 @@ class Engine:
             connection.close()
         try:
             if settings.REDIRECT_TO:
-                outcome = redirect(settings.REDIRECT_TO, relay, email.envelope_sender, recipients, message)
+                outcome = redirect(settings.REDIRECT_TO, relay.send, email.envelope_sender, recipients, message)
             else:
                 outcome = relay.send(email.envelope_sender, recipients, message)
         except Exception as error:

@@ -8,6 +8,7 @@ from django.core.files.uploadedfile import UploadedFile
 from django.utils.html import format_html
 
 from emails.drafts import MAX_BYTES, Draft, Invalid
+from emails.relaycheck import mail_to
 
 
 class FilesInput(forms.FileInput):
@@ -75,6 +76,26 @@ class SendForm(forms.Form):
     def lost(self) -> list[UploadedFile]:
         """Files that were chosen, but that no browser keeps when the page comes back with errors."""
         return self.files.getlist("attachments") if self.errors else []
+
+
+class RelayForm(forms.Form):
+    """Where the relay check is to send a mail, if anywhere."""
+
+    address = forms.Field(label="Test mail to", required=False, help_text="Empty: no mail is sent.")
+    sender = forms.Field(
+        label="From", required=False, help_text="Empty: the relay's login if that is an address, else the receiver."
+    )
+    draft: Draft | None = None
+
+    def clean(self) -> dict[str, Any]:
+        address, sender = (self.cleaned_data.get(name) or "" for name in ("address", "sender"))
+        try:
+            self.draft = mail_to(address, sender) if address else None
+        except Invalid as invalid:
+            for problem in invalid.problems:
+                sentence = problem.message.removeprefix(f"The `{problem.field}` field: ").replace("`", "")
+                self.add_error("address" if problem.field == "to" or not sender else "sender", sentence)
+        return self.cleaned_data
 
 
 def lines(text: str) -> list[str]:

@@ -170,6 +170,11 @@ class Timeouts:
     final: float = 600
 
 
+# What an observer of the dialogue is told: the stage that begins, a reply, and the socket once it is connected, and
+# again once it speaks TLS.
+Observer = Callable[[str | Reply | socket.socket], object]
+
+
 class Trouble(Exception):
     """The relay can't be used now; the reason is its only argument."""
 
@@ -187,12 +192,19 @@ class Connection:
         hello: str = "",
         timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
         may_finish: Callable[[], bool] = lambda: True,
+        observe: Observer | None = None,
+        context: ssl.SSLContext | None = None,
     ):
-        """`may_finish` is asked before each final dot: whether the message is still ours to send."""
+        """`may_finish` is asked before each final dot: whether the message is still ours to send.
+
+        `context` is for whoever wants to look at a certificate that is not valid.
+        """
         self.relay = relay
         self.hello = hello
         self.timeouts = timeouts
         self.may_finish = may_finish
+        self.observe = observe
+        self.context = context
         self._session: Session | None = None
         self._in_use = threading.RLock()
 
@@ -233,11 +245,13 @@ class Connection:
         """Connects, greets, secures and logs in. Raises Trouble with the reason and the stage."""
         with self._in_use:
             self.close()
+            if self.observe:
+                self.observe("connecting")
             try:
                 connected = socket.create_connection(self.relay.address, self.timeouts.connect)
             except (OSError, UnicodeError) as error:
                 raise _trouble(error, "connecting", self.timeouts.connect) from error
-            session = Session(connected, self.relay, self.hello, self.timeouts, self.may_finish)
+            session = Session(connected, self)
             try:
                 session.begin()
             except Exception:
@@ -265,13 +279,13 @@ class Session:
     # the command out of sequence, or wants a login, a better one, or encryption first (RFC 4954 §6).
     ABOUT_THE_SESSION = frozenset({421, 503, 530, 534, 535, 538})
 
-    def __init__(
-        self, connected: socket.socket, relay: Relay, hello: str, timeouts: Timeouts, may_finish: Callable[[], bool]
-    ):
-        self.relay = relay
-        self.hello = hello
-        self.timeouts = timeouts
-        self.may_finish = may_finish
+    def __init__(self, connected: socket.socket, connection: Connection):
+        self.relay = connection.relay
+        self.hello = connection.hello
+        self.timeouts = connection.timeouts
+        self.may_finish = connection.may_finish
+        self.observe = connection.observe
+        self.context = connection.context
         self.extensions: dict[str, str] = {}
         self._socket = connected
         self._buffer = b""
@@ -298,6 +312,8 @@ class Session:
 
     def begin(self) -> None:
         """Everything that comes before the first message. Raises Trouble."""
+        if self.observe:
+            self.observe(self._socket)
         if self.relay.tls == "implicit":
             self._start_tls()
         with self._stage("waiting for the greeting", self.timeouts.greeting):
@@ -346,9 +362,11 @@ class Session:
 
     def _start_tls(self) -> None:
         # Opportunistic TLS takes any certificate: a self-signed one is better than none.
-        context = tls_context(verified=self.relay.tls != "offered")
+        context = self.context or tls_context(verified=self.relay.tls != "offered")
         with self._stage("starting TLS", self.timeouts.connect):
             self._socket = context.wrap_socket(self._socket, server_hostname=self.relay.host)
+        if self.observe:
+            self.observe(self._socket)
 
     def _log_in(self) -> None:
         offered = self.extensions.get("AUTH", "").upper().split()
@@ -545,7 +563,10 @@ class Session:
                 raise Trouble(f"the relay said something that is no SMTP: {line[:80]!r}")
             texts.append(_printable(match[3] or b""))
             if match[2] != b"-":
-                return Reply(int(match[1]), "\n".join(texts)[: self.MAX_TEXT])
+                reply = Reply(int(match[1]), "\n".join(texts)[: self.MAX_TEXT])
+                if self.observe:
+                    self.observe(reply)
+                return reply
 
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -566,6 +587,8 @@ class Session:
     def _stage(self, name: str, timeout: float) -> Iterator[None]:
         """One stage of the dialogue: its timeout, and its name in the Trouble that its errors become."""
         self._deadline = time.monotonic() + timeout
+        if self.observe:
+            self.observe(name)
         try:
             self._socket.settimeout(timeout)
             yield

@@ -1,11 +1,13 @@
 """Staging safety: mail goes to some people only (ONLY_TO), or all of it to one (REDIRECT_TO)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from emails.addresses import Address
-from emails.smtp import Connection, Outcome, Reply, Result
+from emails.smtp import Outcome, Reply, Result
+
+Send = Callable[[str, Sequence[str], bytes], Outcome]
 
 HELD_BACK = "held back: not on ONLY_TO"
 
@@ -38,10 +40,10 @@ class OnlyTo:
         return ", ".join(sorted(self.domains) + sorted(self.mailboxes))
 
 
-def redirect(to: Address, relay: Connection, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
+def redirect(to: Address, send: Send, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
     """One transmission, to `to` alone, whose outcome counts for all `recipients`; the message names them."""
     originals = "".join(f"X-Original-To: {recipient}\r\n" for recipient in recipients)
-    outcome = relay.send(sender, [to.envelope], originals.encode() + message)
+    outcome = send(sender, [to.envelope], originals.encode() + message)
     result = outcome.results.get(to.envelope)
     if not result:
         return outcome

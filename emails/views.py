@@ -11,7 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.views import LoginView
 from django.db import transaction
 from django.db.models import QuerySet
@@ -29,15 +29,17 @@ from rq.job import Job
 from emails import playground, staging, why
 from emails.api.errors import ApiError
 from emails.drafts import Invalid
-from emails.forms import SendForm
+from emails.forms import RelayForm, SendForm
 from emails.login import LinkProblem, user_of
 from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
 from emails.received import Received
+from emails.relaycheck import check_within
 from emails.surroundings import impatient_redis
 
 PAGE = 50
 TAKEN_APART = 8 * 1024 * 1024  # bytes of a message for its page: bodies and pictures come first, attachments last
 SHOWN_SOURCE = 200_000  # bytes of a mail's source that its page holds; the rest is behind a link
+CHECK_TIME = 15.0  # seconds that a request may spend on the relay check
 MAIN_HEADERS = ("From", "To", "Cc", "Reply-To", "Date")
 LOCKED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 KEPT_AS = re.compile(r"kept in the sandbox as ([0-9a-f-]{36})")
@@ -242,6 +244,20 @@ def download(name: str, content: bytes) -> HttpResponse:
     response["Content-Disposition"] = content_disposition_header(True, name)
     response["Content-Security-Policy"] = LOCKED
     return response
+
+
+# The relay
+
+
+@login_required
+@permission_required("emails.add_hold", raise_exception=True)
+@never_cache
+@require_http_methods(["GET", "POST"])
+def relay(request: HttpRequest) -> HttpResponse:
+    """Tries the relay on demand, as `manage.py checkrelay` does; whoever may pause it may."""
+    form = RelayForm(request.POST) if request.method == "POST" else RelayForm()
+    check = check_within(CHECK_TIME, form.draft) if form.is_valid() else None
+    return render(request, "relay.html", {"form": form, "check": check, "seconds": CHECK_TIME})
 
 
 # The sandbox's viewer

@@ -114,6 +114,21 @@ def test_a_mail_goes_from_the_form_to_the_sandbox(member):
     fits(member)
 
 
+def test_the_relay_is_checked_step_by_step(member):
+    member.goto("/")
+    member.get_by_role("link", name="Sandbox: nothing leaves this machine").click()
+    fits(member)
+    member.get_by_label("Test mail to").fill("jen")
+    member.get_by_role("button", name="Check the relay").click()
+    expect(member.locator(".errorlist")).to_contain_text("not a valid email address")
+    member.get_by_label("Test mail to").fill("jen@example.com")
+    member.get_by_role("button", name="Check the relay").click()
+    expect(member.get_by_role("heading", name="The relay has taken the mail for jen@example.com")).to_be_visible()
+    expect(member.locator(".timeline .ok").filter(has_text="Greeting")).to_contain_text("220 sandbox")
+    expect(member.locator(".timeline .ok").last).to_contain_text("kept in the sandbox")
+    fits(member)
+
+
 def test_errors_are_shown_and_what_was_typed_is_kept(member):
     write(member, "Kept", to="moss")
     expect(member.get_by_role("alert")).to_contain_text("1 field needs a look")

@@ -79,7 +79,7 @@ def test_the_health_check_asks_for_nothing(django_assert_num_queries):
         assert Client().get("/health/live").text == "ok\n"
 
 
-@pytest.mark.parametrize("path", ["/send", "/keys", "/sandbox/delete", "/logout", "/playground/direct"])
+@pytest.mark.parametrize("path", ["/send", "/keys", "/sandbox/delete", "/logout", "/playground/direct", "/relay"])
 def test_another_sites_form_is_refused(path, submit):
     client = Client(enforce_csrf_checks=True, headers={"Origin": "https://evil.example", "Accept": "text/html"})
     client.force_login(login.local_administrator())

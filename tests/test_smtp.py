@@ -90,11 +90,14 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def certificate(name="localhost", known=True, expired=False) -> ssl.SSLContext:
-    ended = datetime.now(UTC) - timedelta(days=1)
-    lifetime = {"not_before": ended - timedelta(days=1), "not_after": ended} if expired else {}
+def certificate(name="localhost", known=True, days=100) -> ssl.SSLContext:
+    """A server's, that ends in `days`; with a negative number it has ended."""
+    ends = datetime.now(UTC) + timedelta(days=days)
+    issued = (authority() if known else trustme.CA()).issue_cert(
+        name, not_before=ends - timedelta(days=200), not_after=ends
+    )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    (authority() if known else trustme.CA()).issue_cert(name, **lifetime).configure_cert(context)
+    issued.configure_cert(context)
     return context
 
 
@@ -289,7 +292,7 @@ def _(world):
 
 @line("TLS", "submission or smtps, certificate expired")
 def _(world):
-    return distrusted(world, "certificate has expired", expired=True)
+    return distrusted(world, "certificate has expired", days=-1)
 
 
 @line("TLS", "submission or smtps, certificate for another name")
@@ -299,7 +302,7 @@ def _(world):
 
 @line("TLS", "smtp, certificate not valid")
 def _(world):
-    server = world.server(certificate=certificate("elsewhere.example", known=False, expired=True))
+    server = world.server(certificate=certificate("elsewhere.example", known=False, days=-1))
     yield send(world.client(server))
     assert "STARTTLS" in server.lines
 
