@@ -1,5 +1,8 @@
 """What only a running system knows about the stores that it stands on."""
 
+import shutil
+from pathlib import Path
+
 import django_rq
 from django.db import connection
 from redis import ConnectionPool, Redis
@@ -8,10 +11,12 @@ from redis.exceptions import RedisError
 from emails import doorbell
 from emails.models import Worker
 
+NEARLY_FULL = 500  # megabytes
+
 
 def warnings() -> list[str]:
     """Sentences about surroundings that put mail or its speed at risk; told at a worker's start and in the admin."""
-    return _about_the_database() + _about_redis()
+    return _about_the_database() + _about_redis() + list(filter(None, [about_the_disk()]))
 
 
 def impatient_redis() -> Redis:
@@ -19,6 +24,16 @@ def impatient_redis() -> Redis:
     pool = doorbell.queue("default").connection.connection_pool
     short = {"socket_connect_timeout": 1, "socket_timeout": 1}
     return Redis.from_pool(ConnectionPool(pool.connection_class, **{**pool.connection_kwargs, **short}))
+
+
+def about_the_disk() -> str:
+    """A warning when an SQLite database has little room left to grow; PostgreSQL's is looked after elsewhere."""
+    if connection.vendor != "sqlite":
+        return ""
+    left = shutil.disk_usage(Path(connection.settings_dict["NAME"]).absolute().parent).free // 2**20
+    return (
+        f"The database's disk has {left} MB left: once it is full, no mail is accepted." if left < NEARLY_FULL else ""
+    )
 
 
 def _about_the_database() -> list[str]:

@@ -1,5 +1,4 @@
 from django.contrib.auth.views import LogoutView
-from django.http import HttpResponse
 from django.templatetags.static import static
 from django.urls import path, re_path
 from django.views.generic import RedirectView
@@ -30,7 +29,8 @@ urlpatterns = [
     path("playground/direct", views.playground_direct, name="playground_direct"),
     path("send-email", views.send_email, name="send_email_form"),
     re_path(r"^send-email/(?P<email>[\s\S]+)$", views.send_email, name="send_email"),
-    path("health/live", lambda request: HttpResponse("ok\n", content_type="text/plain"), name="live"),
+    path("health/live", views.live, name="live"),
+    path("health/ready", views.ready, name="ready"),
     # What people type and browsers ask for.
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),

@@ -20,13 +20,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh, reswap
 from django_rq.settings import get_queues_map
 from redis.exceptions import RedisError
 from rq.job import Job
 
-from emails import playground, staging, why
+from emails import health, playground, staging, why
 from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import RelayForm, SendForm
@@ -337,6 +337,22 @@ def login_link(request: HttpRequest, token: str) -> HttpResponse:
         page.status_code = problem.status
         return page
     return redirect("home")
+
+
+# Health
+
+
+@require_safe
+def live(request: HttpRequest) -> HttpResponse:
+    """The process answers; nothing else is asked."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+@require_safe
+@never_cache
+def ready(request: HttpRequest) -> JsonResponse:
+    report = health.report()
+    return JsonResponse(report, status=503 if report["status"] == health.FAILED else 200)
 
 
 # The playground

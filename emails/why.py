@@ -45,7 +45,7 @@ def _causes(email: EmailRequest, now: datetime) -> Iterator[str]:
     if email.state in HELD:
         yield _in_hand(email, now)
         if not Worker.alive(now).exists():
-            yield _no_worker(now)
+            yield no_worker(now)
     elif email.due_at is None:
         yield f"{_uncertain(email, now)}; held for your decision."
     elif email.due_at > now:
@@ -72,7 +72,7 @@ def _obstacles(email: EmailRequest, now: datetime) -> Iterator[str]:
         yield f"The queue {email.queue} {_paused(hold, now)}"
     alive = Worker.alive(now).exists()
     if not alive:
-        yield _no_worker(now)
+        yield no_worker(now)
     suspended = _is_suspended()
     if suspended:
         yield "Delivery is suspended by `manage.py rqsuspend`: `manage.py rqresume` lets it go on."
@@ -90,9 +90,9 @@ def _paused(hold: Hold, now: datetime) -> str:
     return f"was paused{by} at {_clock(hold.since, now)}: {hold.reason}; mail waits until it is resumed."
 
 
-def _no_worker(now: datetime) -> str:
+def no_worker(now: datetime) -> str:
     last = Worker.objects.order_by("-heartbeat_at").first()
-    seen = f"for {_span(now - last.heartbeat_at)}" if last else "yet"
+    seen = f"for {span(now - last.heartbeat_at)}" if last else "yet"
     return f"No worker has been seen {seen}: start one with `manage.py rqworker`."
 
 
@@ -193,7 +193,7 @@ def _in_hand(email: EmailRequest, now: datetime) -> str:
         if email.state == State.TRANSMITTING:
             fate = f"finds it uncertain, and {OnUnknown(email.on_unknown).label}"
         ends = f"ends {_in(worker.heartbeat_at + settings.LEASE, now)}" if silence < settings.LEASE else "has ended"
-        silent = f"Worker {worker}, which has it, has been silent for {_span(silence)}"
+        silent = f"Worker {worker}, which has it, has been silent for {span(silence)}"
         return f"{silent}: its lease {ends}, then another {fate}."
     claimed = email.events.filter(kind=Event.Kind.CLAIMED).last()
     since = f" at {_clock(claimed.at, now)}" if claimed else ""
@@ -283,11 +283,11 @@ def _clock(moment: datetime, now: datetime) -> str:
 def _in(moment: datetime, now: datetime) -> str:
     """`in 40 s`, or `at 03:05 UTC` for what is further off."""
     wait = moment - now
-    return f"in {_span(wait)}" if wait < timedelta(minutes=2) else f"at {_clock(moment, now)}"
+    return f"in {span(wait)}" if wait < timedelta(minutes=2) else f"at {_clock(moment, now)}"
 
 
-def _span(span: timedelta) -> str:
-    seconds = max(0, round(span.total_seconds()))
+def span(time: timedelta) -> str:
+    seconds = max(0, round(time.total_seconds()))
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}s"

@@ -79,6 +79,8 @@ ON_UNKNOWN = env.choice("ON_UNKNOWN", "resend", ("resend", "hold"))
 # A worker that has been silent for this long is dead, and its messages go to others.
 LEASE = timedelta(seconds=env.integer("LEASE", 60, 2, 3600))
 GRACE = env.seconds("GRACE", 30)  # for what is on the wire when a worker is stopped
+# A message that is due for longer makes /health/ready warn.
+HEALTH_OLDEST = timedelta(minutes=env.integer("HEALTH_OLDEST_MINUTES", 15, 1, 10080))
 
 # The playground: a slow e-mail that shows why a queue exists. It can only reach the sandbox.
 PLAYGROUND = env.boolean("PLAYGROUND", ON_LOOPBACK) and RELAY.is_sandbox

@@ -75,6 +75,14 @@ def test_every_service_shows_its_health_or_runs_once(name):
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
 
 
+def test_the_web_is_healthy_when_it_can_accept_mail_and_the_image_when_it_answers_at_all():
+    """Plain compose shows health and restarts nothing for it; of others that run the image nobody knows."""
+    assert "/health/ready" in SERVICES["web"]["healthcheck"]["test"][-1]
+    assert re.search(r"^HEALTHCHECK .*\\\n .*/health/live", DOCKERFILE, re.MULTILINE)
+    for name, service in OURS.items():  # none but the web's answers by HTTP
+        assert service["healthcheck"].get("disable") or name == "web" or "http:" not in str(service["healthcheck"])
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_dependencies_exist_and_are_waited_for(name):
     for needed, how in SERVICES[name].get("depends_on", {}).items():

@@ -29,7 +29,7 @@ LETTER = {"from": "Shop <shop@example.com>", "to": "moss@example.com", "subject"
 ID = UUID("01900000-0000-7000-8000-000000000000")
 PUBLIC = {
     "login", "login_link", "logout", "playground", "playground_live", "playground_direct", "send_email",
-    "send_email_form", "live", None,
+    "send_email_form", "live", "ready", None,
 }  # fmt: skip
 
 
