@@ -5,7 +5,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.options import ActionLocation
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db import connection
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -33,6 +32,7 @@ from emails.models import (
     Suppression,
     Worker,
 )
+from emails.search import BEGINNINGS, begins, to_recipient
 from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
@@ -147,7 +147,7 @@ class EmailRequestAdmin(Listed):
         """By the index of recipients, instead of a LIKE over every row."""
         if id := as_uuid(search_term.strip()):
             return queryset.filter(pk=id), False
-        return queryset.to_recipient(search_term), False
+        return queryset.filter(pk__in=to_recipient(search_term).cut(5000)) if search_term else queryset, False
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         """Rows are read-only, but whoever may change mail may decide what becomes of what waits."""
@@ -295,11 +295,11 @@ class SuppressionAdmin(Listed):
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        """By the unique index: PostgreSQL uses it for LIKE, SQLite for a range."""
-        begins = search_term.strip().lower()
-        if begins and connection.vendor == "sqlite":
-            return queryset.filter(mailbox__gte=begins, mailbox__lt=begins + chr(0x10FFFF)), False
-        return queryset.filter(mailbox__startswith=begins), False
+        """By the unique index."""
+        if not search_term:
+            return queryset, False
+        found = Suppression.objects.filter(begins("mailbox", search_term.strip().lower()))
+        return queryset.filter(pk__in=list(found.values_list("pk", flat=True)[:BEGINNINGS])), False
 
 
 @admin.register(Worker)

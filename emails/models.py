@@ -21,7 +21,7 @@ import uuid_utils.compat as uuid
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, connection, models, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone
@@ -630,20 +630,6 @@ class EmailQuerySet(models.QuerySet):
         assert target in transition.targets
         return self.filter(state__in=transition.sources).update(state=target, **fields)
 
-    # Looking
-
-    def to_recipient(self, query: str) -> Self:
-        """Messages to an address, to a domain (`@example.com` or `example.com`) or to an address's beginning."""
-        query = query.strip().lower()
-        if not query:
-            return self
-        if "@" in query.strip("@"):
-            found = Q(mailbox__startswith=query)
-        else:
-            bare = query.lstrip("@")
-            found = Q(domain=bare) if query.startswith("@") else Q(domain=bare) | Q(mailbox__startswith=bare)
-        return self.filter(pk__in=Recipient.objects.filter(found).values("email"))
-
 
 class OnUnknown(models.TextChoices):
     """What is done with a message of which nobody knows whether it was sent."""
@@ -662,7 +648,9 @@ class EmailRequest(models.Model):
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.DEFAULT)
     on_unknown = models.CharField(max_length=6, choices=OnUnknown)
     due_at = models.DateTimeField(null=True, help_text="When the next attempt may begin; set while the message waits.")
-    worker = models.ForeignKey(Worker, null=True, on_delete=models.PROTECT, help_text="The worker that holds it now.")
+    worker = models.ForeignKey(
+        Worker, null=True, on_delete=models.PROTECT, db_index=False, help_text="The worker that holds it now."
+    )
     claims = models.PositiveIntegerField(default=0, help_text="How often a worker has taken it; numbers the claims.")
     attempts = models.PositiveSmallIntegerField(default=0, help_text="Attempts that the relay answered.")
     strikes = models.PositiveSmallIntegerField(default=0, help_text="Workers that died while transmitting it.")
@@ -693,6 +681,8 @@ class EmailRequest(models.Model):
             models.Index("priority", "due_at", condition=Q(due_at__isnull=False), name="email_waiting"),
             models.Index("worker", condition=Q(worker__isnull=False), name="email_held"),
             models.Index("state", "id", name="email_state"),
+            models.Index("priority", "id", name="email_queue"),
+            models.Index("id", condition=Q(delay__gt=0), name="email_playground"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -896,7 +886,10 @@ class Tag(models.Model):
     value = models.CharField(max_length=256)
 
     class Meta:
-        indexes = [models.Index("name", "value", "email", name="tag_name_value")]
+        indexes = [
+            models.Index("name", "value", "email", name="tag_name_value"),
+            models.Index("name", "email", name="tag_name"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name}:{self.value}"
@@ -980,7 +973,9 @@ class Recipient(models.Model):
 
     class Meta:
         indexes = [
-            models.Index("mailbox", "email", name="recipient_mailbox"),
+            models.Index(
+                fields=["mailbox", "email"], opclasses=["varchar_pattern_ops", "uuid_ops"], name="recipient_mailbox"
+            ),
             models.Index("domain", "email", name="recipient_domain"),
         ]
 
@@ -1011,6 +1006,9 @@ class Suppression(models.Model):
     origin = models.CharField(max_length=10, choices=Origin, default=Origin.MANUAL)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes = [models.Index("origin", "id", name="suppression_origin")]
+
     def __str__(self) -> str:
         return self.mailbox
 
@@ -1029,7 +1027,7 @@ class Suppression(models.Model):
     def apply(cls, ids: Collection[UUID]) -> None:
         """Marks the recipients of messages that are about to be sent but are on the list, or not on ONLY_TO."""
         waiting = Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING)
-        waiting.filter(mailbox__in=cls.objects.values("mailbox")).update(
+        waiting.filter(Exists(cls.objects.filter(mailbox=OuterRef("mailbox")))).update(
             state=Recipient.State.SUPPRESSED, reply="on the suppression list: not sent to"
         )
         if only_to := settings.ONLY_TO:
@@ -1101,7 +1099,11 @@ class SandboxRecipient(models.Model):
     mailbox = models.CharField(max_length=320)
 
     class Meta:
-        indexes = [models.Index("mailbox", "message", name="sandbox_mailbox")]
+        indexes = [
+            models.Index(
+                fields=["mailbox", "message"], opclasses=["varchar_pattern_ops", "uuid_ops"], name="sandbox_mailbox"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.mailbox

@@ -34,6 +34,7 @@ from emails.login import LinkProblem, user_of
 from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
 from emails.received import Received
 from emails.relaycheck import check_within
+from emails.search import Keys, in_sandbox, to_recipient
 from emails.surroundings import impatient_redis
 
 PAGE = 50
@@ -69,16 +70,20 @@ class Page:
     older: UUID | None
 
     @classmethod
-    def of(cls, rows: QuerySet, request: HttpRequest) -> "Page":
-        """The page that `?after=` or `?before=` an id asks for: by keyset, so the last is as fast as the first."""
+    def of(cls, rows: QuerySet, request: HttpRequest, keys: Keys | None = None) -> "Page":
+        """The page that `?after=` or `?before=` an id asks for: by keyset, so the last is as fast as the first.
+
+        `keys` are those of the rows that are wanted.
+        """
         after, before = (as_uuid(request.GET.get(name, "")) for name in ("after", "before"))
+        keys = keys or Keys(rows)
         if before:
-            found = list(rows.filter(pk__gt=before).order_by("pk")[: PAGE + 1])
+            found = list(rows.filter(pk__in=keys.cut(PAGE + 1, above=before)).order_by("pk"))
             if len(found) > PAGE:
                 found = found[:PAGE][::-1]
                 return cls(found, found[0].pk, found[-1].pk)
             after = None  # at the top: the first page, whole
-        found = list((rows.filter(pk__lt=after) if after else rows).order_by("-pk")[: PAGE + 1])
+        found = list(rows.filter(pk__in=keys.cut(PAGE + 1, below=after)).order_by("-pk"))
         more, found = len(found) > PAGE, found[:PAGE]
         return cls(found, found[0].pk if found and after else None, found[-1].pk if more else None)
 
@@ -97,7 +102,7 @@ def as_uuid(text: str) -> UUID | None:
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     query = searched(request)
-    page = Page.of(EmailRequest.objects.to_recipient(query), request)
+    page = Page.of(EmailRequest.objects.all(), request, to_recipient(query) if query else None)
     return render(request, "home.html", {"page": page, "query": query})
 
 
@@ -266,10 +271,8 @@ def relay(request: HttpRequest) -> HttpResponse:
 @login_required
 def sandbox(request: HttpRequest) -> HttpResponse:
     query = searched(request)
-    rows = SandboxMessage.objects.defer("raw")
-    if query:
-        rows = rows.filter(pk__in=SandboxRecipient.objects.filter(mailbox__startswith=query.lower()).values("message"))
-    return render(request, "sandbox.html", {"page": Page.of(rows, request), "query": query})
+    page = Page.of(SandboxMessage.objects.defer("raw"), request, in_sandbox(query) if query else None)
+    return render(request, "sandbox.html", {"page": page, "query": query})
 
 
 @login_required

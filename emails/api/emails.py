@@ -14,7 +14,7 @@ from emails.api import description as api
 from emails.api import limits
 from emails.api.description import described
 from emails.api.errors import ApiError, invalid_parameter, not_found, translate
-from emails.api.filters import narrowed
+from emails.api.filters import search
 from emails.api.idempotency import conflicted, first_use, idempotency_key, replayed
 from emails.api.lists import choice, page
 from emails.api.serializers import email_as_json, event_as_json
@@ -57,7 +57,8 @@ class Emails(ApiView):
     def get(self, request: Request) -> Response:
         """The newest emails, without their bodies; narrowed by `to`, `state`, `tag` and `created_after`."""
         emails = EmailRequest.objects.select_related("content").defer("content__html", "content__text")
-        return page(request, narrowed(request, emails), lambda email: email_as_json(email, with_bodies=False))
+        keys = search(request).keys
+        return page(request, emails, lambda email: email_as_json(email, with_bodies=False), keys=keys)
 
 
 class Batch(ApiView):

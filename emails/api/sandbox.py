@@ -14,17 +14,19 @@ from emails.api.lists import page
 from emails.api.serializers import sandbox_message_as_json
 from emails.api.shapes import BINARY
 from emails.api.view import ApiView, as_uuid
-from emails.models import SandboxMessage
+from emails.models import SandboxMessage, SandboxRecipient
+from emails.search import Keys
 
 
 class SandboxMessages(ApiView):
     @described("listSandbox", "What the sandbox received", "SandboxPage", parameters=[*api.PAGE, api.ENVELOPE_TO])
     def get(self, request: Request) -> Response:
         """What the sandbox has received, newest first; `to` is an envelope recipient."""
-        messages = SandboxMessage.objects.defer("raw")
+        keys = None
         if "to" in request.query_params:
-            messages = messages.filter(recipients__mailbox=mailbox(request.query_params["to"]))
-        return page(request, messages, sandbox_message_as_json)
+            to = SandboxRecipient.objects.filter(mailbox=mailbox(request.query_params["to"]))
+            keys = Keys(to, "message_id")
+        return page(request, SandboxMessage.objects.defer("raw"), sandbox_message_as_json, keys=keys)
 
 
 class SandboxMessageBytes(ApiView):

@@ -1,0 +1,178 @@
+"""What a page, a query or a sweep reads does not grow with what is stored.
+
+Counted is work, not time: the rows that PostgreSQL's plan visits, the steps that SQLite's takes. A walk through any
+of the growing tables or their indexes, or a sort of one, is far more than a page needs.
+"""
+
+import json
+from uuid import UUID
+
+import pytest
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.test import Client
+from django.utils import timezone
+
+from bench.fill import fill
+from emails import admin, login, playground, search
+from emails.drafts import Draft
+from emails.models import ApiKey, EmailRequest, IdempotencyKey, Recipient, Settlement, Worker
+from emails.smtp import Outcome, Reply, Result, Verdict
+
+pytestmark = [pytest.mark.stores, pytest.mark.django_db]
+
+STORED = 30_000
+ROWS, STEPS = 2_500, 25_000  # a page of 100 emails with all that belongs to it; a tenth of a walk through all
+
+
+@pytest.fixture(scope="module", autouse=True)
+def filled(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        fill(STORED)
+        yield
+        call_command("flush", interactive=False, verbosity=0)
+
+
+class Work:
+    """Counts what is read while it is in force; `plans` say how."""
+
+    def __init__(self):
+        self.done, self.plans = 0, []
+
+    def __enter__(self):
+        self.wrapped = connection.execute_wrapper(self.explained)
+        self.wrapped.__enter__()
+        if connection.vendor == "sqlite":
+            connection.connection.set_progress_handler(self.step, 100)
+        return self
+
+    def __exit__(self, *problem):
+        self.wrapped.__exit__(*problem)
+        if connection.vendor == "sqlite":
+            connection.connection.set_progress_handler(None, 0)
+
+    def step(self) -> None:
+        self.done += 100
+
+    def explained(self, execute, sql, params, many, context):
+        before = self.done
+        if connection.vendor == "postgresql" and sql.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            with transaction.atomic(), connection.connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+                [[[explained]]] = cursor.fetchall()
+                transaction.set_rollback(True)
+            self.plans.append((sql, rows_of(explained["Plan"]), json.dumps(explained["Plan"])[:2000]))
+            self.done += self.plans[-1][1]
+        result = execute(sql, params, many, context)
+        if connection.vendor == "sqlite":
+            self.plans.append((sql, self.done - before, params))
+        return result
+
+    def most(self) -> str:
+        return str(max(self.plans, key=lambda plan: plan[1], default=""))[:4000]
+
+
+def rows_of(plan: dict) -> int:
+    """What a node and those below it have visited."""
+    visited = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+    return visited * plan["Actual Loops"] + sum(map(rows_of, plan.get("Plans", [])))
+
+
+def is_small(act) -> None:
+    with Work() as work:
+        act()
+    assert work.done <= (ROWS if connection.vendor == "postgresql" else STEPS), (
+        f"{work.done} read, most by {work.most()}"
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_caps(monkeypatch):
+    """What is capped is capped so low that what is not stands out."""
+    monkeypatch.setattr(search, "RARE", 100)
+    monkeypatch.setattr(search, "BEGINNINGS", 20)
+    monkeypatch.setattr(admin, "BEGINNINGS", 20)
+    monkeypatch.setattr(admin.CappedPaginator, "LIMIT", 200)
+
+
+@pytest.fixture
+def site() -> Client:
+    client = Client(headers={"Authorization": f"Bearer {ApiKey.create('tests')[1]}"})
+    client.force_login(login.local_administrator())
+    return client
+
+
+def old() -> UUID:
+    """The id of one of the oldest messages: its page is the last."""
+    return EmailRequest.objects.order_by("pk")[300].pk
+
+
+EMAILS = [
+    "", "to=@big.example", "to=@end.example", "to=far@end.example", "to=@no.example", "to=no@no.example", "state=sent",
+    "state=complained", "state=claimed", "tag=kind", "tag=kind:order", "tag=end", "tag=campaign:0", "tag=no",
+    "created_after=2020-01-01", "created_after=2099-01-01", "to=@big.example&state=claimed", "to=@big.example&tag=end",
+    "to=@end.example&state=sent", "state=sent&tag=campaign:0", "to=@big.example&state=sent&created_after=2020-01-01",
+]  # fmt: skip
+HOME = ["", "q=@big.example", "q=big.example", "q=far@end.example", "q=far", "q=u", "q=u1", "q=no", "q=@no.example"]
+OTHERS = [
+    "/suppressions", "/suppressions?origin=complaint", "/suppressions?origin=manual", "/suppressions/far@end.example",
+    "/sandbox/messages", "/sandbox/messages?to=far@end.example", "/sandbox/messages?to=no@no.example",
+    "/sandbox", "/sandbox?q=far", "/sandbox?q=u", "/sandbox?q=no", "/sandbox?q=far@end.example",
+    "/api-keys", "/playground", "/admin/",
+    "/admin/emails/suppression/", "/admin/emails/suppression/?q=not.u", "/admin/emails/suppression/?q=no",
+    "/admin/emails/sandboxmessage/", "/admin/emails/worker/", "/admin/emails/hold/", "/admin/emails/apikey/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ["", "after"])
+@pytest.mark.parametrize("query", EMAILS)
+def test_the_apis_list(site, query, page):
+    path = f"/emails?{query}" + (f"&after={old()}" if page else "")
+    is_small(lambda: site.get(path))
+
+
+@pytest.mark.parametrize("page", ["", "after", "before"])
+@pytest.mark.parametrize("query", HOME)
+def test_the_home_page(site, query, page):
+    path = f"/?{query}" + (f"&{page}={old()}" if page else "")
+    is_small(lambda: site.get(path))
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_the_other_lists(site, path):
+    is_small(lambda: site.get(path))
+
+
+@pytest.mark.parametrize("path", ["/emails/{}", "/messages/{}", "/admin/emails/emailrequest/{}/change/"])
+def test_a_message(site, path):
+    path = path.format(old())
+    is_small(lambda: site.get(path))
+
+
+SWEEPS = {
+    "overdue": lambda: EmailRequest.objects.overdue(100),
+    "the dead's": EmailRequest.objects.free_dead,
+    "orphans": lambda: EmailRequest.objects.release_orphans(Worker(), []),
+    "old workers": Worker.forget_old,
+    "old idempotency keys": IdempotencyKey.forget_old,
+    "the playground": playground.latest_emails,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep(sweep):
+    is_small(SWEEPS[sweep])
+
+
+def test_a_message_is_accepted_and_sent():
+    worker = Worker.objects.create(name="w", host="h", pid=1)
+    draft = Draft.clean({"from": "shop@example.com", "to": "moss@example.com", "subject": "Hello", "text": "Hello"})
+    is_small(lambda: EmailRequest.objects.submit([draft], origin="a test"))
+    ids = EmailRequest.objects.overdue(5)
+    claimed = []
+    is_small(lambda: claimed.extend(EmailRequest.objects.claim(ids, worker)))
+    is_small(lambda: EmailRequest.objects.mark(claimed, worker, timezone.now()))
+    done = Result(Verdict.ACCEPTED, Reply(250, "Ok"))
+    outcomes = [Outcome({one.address: done for one in Recipient.objects.filter(email=email)}) for email in claimed]
+    settled = [Settlement(email, outcome) for email, outcome in zip(claimed, outcomes, strict=True)]
+    is_small(lambda: EmailRequest.objects.record(settled, worker))
