@@ -28,7 +28,7 @@ from django.utils import timezone
 
 from emails.doorbell import Settled
 from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Settlement, Worker
-from emails.smtp import Connection, Outcome, Trouble
+from emails.smtp import Connection, Outcome, Trouble, Verdict
 from emails.staging import redirect
 from emails.states import State
 
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CAPACITY = 100  # messages held at once, in all stages
 POLL = 2.0  # seconds between two looks for overdue messages
 IDLE = 30.0  # seconds after which an idle connection is closed
+LOST = 5  # messages in a row, lost after their last byte, that are the relay's trouble and not their own
 HOUSEKEEPING = 600.0  # seconds between two clean-ups of what has served its time
 
 
@@ -185,6 +186,7 @@ class Engine:
         self._steady_since = float("inf")
         self._confirmed = -float("inf")  # when the heartbeat that the database has was begun
         self._abandoned = False
+        self._lost = 0  # messages lost after their last byte, since the relay last accepted one
         self._unsure = False  # a commit failed: the database may hold claims that we don't know of
         self._probes: list[threading.Thread] = []
         self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
@@ -353,7 +355,7 @@ class Engine:
                 emails.release_orphans(self.worker, self._held)
             if finished:
                 written.settled = emails.record(finished, self.worker)
-                if self.holds.is_on_trial and any(not settlement.outcome.trouble for settlement in finished):
+                if self.holds.is_on_trial and any(settlement.outcome.is_answer for settlement in finished):
                     Hold.end_trouble()
             if upcoming:
                 written.marked = emails.mark(upcoming, self.worker, moment)
@@ -507,10 +509,19 @@ class Engine:
             logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk)
             relay.close()
             outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
-        # While other connections go on working, it is this one that is one too many, or its message that is odd.
-        working = any(other.is_working for other in self._connections)
-        outcome.hold = bool(outcome.trouble) and not working and self._may_finish()
+        outcome.hold = self._is_the_relays(outcome) and self._may_finish()
         return outcome
+
+    def _is_the_relays(self, outcome: Outcome) -> bool:
+        """Whether it is the relay that fails, so that other messages would fare no better."""
+        with self._lock:
+            if outcome.unknown:
+                self._lost += 1
+                return self._lost >= LOST or self.holds.is_on_trial
+            if any(result.verdict is Verdict.ACCEPTED for result in outcome.results.values()):
+                self._lost = 0
+        # While other connections go on working, it is this one that is one too many, or its message that is odd.
+        return bool(outcome.trouble) and not any(other.is_working for other in self._connections)
 
     # The probe of a relay in trouble
 

@@ -514,7 +514,7 @@ class EmailQuerySet(models.QuerySet):
                     transition, state, worker=None, due_at=due_at, attempts=attempts, finished_at=finished_at
                 )
             Event.objects.bulk_create(events)
-            troubles = [s.outcome.trouble for s in settlements if s.outcome.hold]
+            troubles = [s.outcome.trouble or s.outcome.unknown for s in settlements if s.outcome.hold]
             if troubles:
                 Hold.note_trouble(troubles[0])
         return settled

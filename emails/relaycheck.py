@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from emails.drafts import Draft, Invalid, Problem
 from emails.models import EmailRequest, Priority
-from emails.smtp import Connection, Relay, Reply, Timeouts, Trouble, tls_context
+from emails.smtp import Connection, Relay, Reply, Timeouts, Trouble, is_greylisting, tls_context
 from emails.staging import Send, redirect
 
 RENEWAL = 14  # days before its end at which a certificate should have been renewed
@@ -406,7 +406,7 @@ class Check:
 
     def _on_recipient(self) -> str:
         if 400 <= self._code < 500:
-            return f"Greylisting, for example: a first mail from strangers is put off. {TEMPORARY}"
+            return f"{'Strangers are put off at first. ' if is_greylisting(str(self._reply)) else ''}{TEMPORARY}"
         if self._code and re.search(r"relay|5\.7\.\d+|auth", self._text, re.IGNORECASE):
             return (
                 "It does not pass mail on for us: log in (user:password@ in EMAIL_URL), or let it allow the address of "

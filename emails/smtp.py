@@ -136,7 +136,8 @@ class Outcome:
     """What became of one attempt.
 
     `more`: the relay takes no more recipients in one transaction, the others are to follow at once.
-    `hold`: no connection works, so that all mail is to be held until the relay lets us in again.
+    `hold`: no connection works, or no message gets an answer, so that all mail is to be held until the relay
+    lets us in again.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -145,6 +146,11 @@ class Outcome:
     broken: str = ""
     more: bool = False
     hold: bool = False
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the relay has had its last word on the message."""
+        return bool(self.results) and not (self.trouble or self.unknown)
 
     def summary(self, verdict: Verdict) -> str:
         """The relay's words to those recipients that got `verdict`, each said once."""

@@ -257,7 +257,7 @@ def test_the_password_is_never_told(servers, mechanism, settings):
         ("MAIL", "530 5.7.0 authentication required", "Sender", "wants a login"),
         ("MAIL", "553 5.7.1 sender not owned", "Sender", "takes no mail from this sender"),
         ("MAIL", "451 4.3.0 later", "Sender", "RETRY_SCHEDULE"),
-        ("RCPT", "450 4.2.0 greylisted", "Recipient", "Greylisting.*RETRY_SCHEDULE"),
+        ("RCPT", "450 4.2.0 greylisted", "Recipient", "Strangers are put off .*RETRY_SCHEDULE"),
         ("RCPT", "554 5.7.1 relay access denied", "Recipient", "does not pass mail on for us"),
         ("RCPT", "550 5.1.1 no such user", "Recipient", "no such mailbox"),
         ("DATA", "451 4.3.0 later", "DATA", "RETRY_SCHEDULE"),

@@ -152,6 +152,22 @@ def test_a_relay_that_is_down_pauses_mail_and_when_it_returns_mail_flows(start, 
     back.close()
 
 
+def test_a_relay_that_dies_of_every_mail_makes_few_of_them_uncertain(start, relay, submit):
+    """It greets and takes each mail, and hangs up without a word after the last byte."""
+    relay.always["dot"] = "drop"
+    emails = [submit(to=f"reader{n}@example.com") for n in range(60)]
+    process = start("rqworker", EMAIL_URL=relay.url, SENDERS="2")
+    wait_until(Hold.objects.filter(target="trouble", failures=3).exists, "it was not tried again and again")
+    assert Hold.objects.get().reason == "the relay closed the connection (after the final dot)"
+    relay.always.clear()
+    uncertain = EmailRequest.objects.filter(state="unknown").count()
+    assert 5 <= uncertain <= 20
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() >= 60 - uncertain, "the rest was not sent")
+    assert not Hold.objects.exists()
+    process.wait_for("can be used again")
+    assert EmailRequest.objects.filter(state__in=("sent", "unknown")).count() == len(emails)
+
+
 @pytest.mark.parametrize("stage, reply", [("greeting", "554 go away"), ("EHLO", "drop"), ("greeting", "garbage")])
 def test_a_relay_that_does_not_let_us_in_costs_no_mail_an_attempt(start, relay, submit, stage, reply):
     relay.always[stage] = reply
