@@ -63,11 +63,15 @@ def by_worker(queue: str, command: list[str], stage: Stage, count: int) -> float
 
 
 def ours(database: str, stage: Stage, count: int) -> float:
-    copy = stage.copies[database]
+    return drain(stage.copies[database], stage.sink, count)
+
+
+def drain(copy: Mailsite, sink: Sink, count: int) -> float:
+    """Mails a second from the first claim to the last message that is finished in the database."""
     first = copy.inside("submit", str(count))["first"]
-    before = stage.sink.count
+    before = sink.count
     worker = copy.worker()
-    stage.sink.wait(before + count, worker)
+    sink.wait(before + count, worker)
     worker.stop()  # in good order: what has been sent is recorded
     found = copy.inside("drained", first)
     if found["states"] != {"sent": count}:

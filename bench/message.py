@@ -3,6 +3,7 @@
 Peers read this too, in an environment of their own: nothing but the standard library.
 """
 
+import json
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
@@ -20,6 +21,10 @@ def recipient(number: int) -> str:
 def fields(number: int) -> dict[str, str]:
     """Under the names of the API."""
     return {"from": SENDER, "to": recipient(number), "subject": SUBJECT, "text": TEXT, "html": HTML}
+
+
+def as_json(number: int) -> str:
+    return json.dumps(fields(number))
 
 
 def built(number: int) -> bytes:

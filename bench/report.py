@@ -56,7 +56,9 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
         "rounds": {"type": int, "help": "each measures all sides in turn"},
         "messages": {"type": int, "help": "in each round, fewer for the slow ones"},
         "database": {"choices": ["sqlite", "postgresql", "both"], "help": "Mailsite's"},
+        "stored": {"type": int, "help": "messages in the large copy"},
         "seconds": {"type": float, "help": "of each measurement"},
+        "backlog": {"type": int, "help": "messages of low priority that wait"},
         "only": {"type": lambda text: text.split(","), "metavar": "NAME,NAME", "help": "some of the sides"},
     }
     parser = argparse.ArgumentParser(
