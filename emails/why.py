@@ -256,7 +256,7 @@ def _count(ranges: Iterable[Q]) -> int:
     """How many messages lie in these ranges of the index of those that wait, no further than one above COUNTED."""
     found = 0
     for one in ranges:
-        found += EmailRequest.objects.filter(one)[: COUNTED + 1 - found].count()
+        found += EmailRequest.objects.filter(one).order_by("due_at")[: COUNTED + 1 - found].count()
     return found
 
 
