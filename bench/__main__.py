@@ -2,16 +2,17 @@
 
 import argparse
 
-from bench import accept, drain, far, flat, latency
+from bench import accept, drain, far, flat, latency, memory
 from bench.report import Line, main, parser, progress
 
-FIGURES = {"drain": drain, "far": far, "latency": latency, "accept": accept, "flat": flat}
-SHORT = {"latency": ["--backlog", "20000", "--seconds", "20"], "flat": ["--stored", "100000", "--rounds", "2"]}
+FIGURES = {"drain": drain, "far": far, "latency": latency, "accept": accept, "flat": flat, "memory": memory}
+SHORT = {"latency": ["--backlog=20000", "--seconds=20"], "flat": ["--stored=100000"], "memory": ["--messages=5000"]}
+FULL = {"memory": ["--messages=100000"]}
 
 
 def options() -> argparse.ArgumentParser:
     known = parser(__doc__, only=list(FIGURES))
-    known.add_argument("--full", action="store_true", help="with a million stored, and the like: takes hours")
+    known.add_argument("--full", action="store_true", help="at full size: takes an hour instead of a quarter")
     return known
 
 
@@ -20,7 +21,8 @@ def measure(options: argparse.Namespace) -> list[Line]:
     for name, figure in FIGURES.items():
         if name in options.only:
             progress(f"\n{figure.__doc__.splitlines()[0]}")
-            lines += figure.measure(figure.options().parse_args([] if options.full else SHORT.get(name, [])))
+            chosen = (FULL if options.full else SHORT).get(name, [])
+            lines += figure.measure(figure.options().parse_args(chosen))
     return lines
 
 

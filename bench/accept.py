@@ -66,7 +66,7 @@ def sides(world: World, wanted: list[str]) -> list[Side]:
         copy = world.mailsite(database, relay=free_port())  # nothing is sent
         url, key = copy.web(), copy.manage("apikey", "create", "bench")
         if not found:
-            found.append(Side("Playground: FastAPI, RQ", playground(world, copy.peers_redis), batch[0]))
+            found.append(Side("Playground: FastAPI, RQ", playground(world, copy.redis(1)), batch[0]))
         title = f"Mailsite, {NAMES[database]}"
         found.append(Side(f"{title}: POST /emails", f"{url}/emails", batch[0], key))
         found.append(Side(f"{title}: batches of {BATCH}", f"{url}/emails/batch", batch, key, BATCH))

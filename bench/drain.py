@@ -32,7 +32,7 @@ class Stage:
     @property
     def peers(self) -> dict[str, str]:
         copy = next(iter(self.copies.values()))
-        return {"SINK_PORT": str(self.sink.port), "PEER_REDIS_URL": copy.peers_redis}
+        return {"SINK_PORT": str(self.sink.port), "PEER_REDIS_URL": copy.redis(1)}
 
     def peer(self, module: str, *words: object) -> str:
         python = PEERS / "bin" / "python"

@@ -155,10 +155,9 @@ class Mailsite:
         """What `bench/inside.py` does in this copy."""
         return json.loads(output([sys.executable, "-m", "bench.inside", *words], **self.environment))
 
-    @property
-    def peers_redis(self) -> str:
-        """The same server, for peers: a database of their own."""
-        return f"unix://{socket_path(self.data / 'valkey')}?db=1"
+    def redis(self, database: int = 0) -> str:
+        """The URL of its Valkey. Peers use the same server, and a database of their own there."""
+        return f"unix://{socket_path(self.data / 'valkey')}?db={database}"
 
 
 def start_postgresql(world: World) -> str:
