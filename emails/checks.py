@@ -1,7 +1,11 @@
 """System checks: settings that are each valid but can't work together. Run by every management command."""
 
+from urllib.parse import urlsplit
+
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+
+from mailsite import env
 
 
 @register("mailsite")
@@ -37,6 +41,70 @@ def queue(app_configs, **options) -> list[CheckMessage]:
                 "RQ's worker class is not Mailsite's: no mail would be delivered.",
                 hint='Set RQ = {"WORKER_CLASS": "emails.worker.MailWorker"}.',
                 id="mailsite.E003",
+            )
+        )
+    return found
+
+
+@register("mailsite")
+def proxy(app_configs, **options) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    encrypted = settings.PUBLIC_URL.startswith("https://")
+    if encrypted and not settings.TRUSTED_PROXIES:
+        found.append(
+            Warning(
+                "PUBLIC_URL begins with https:// but no proxy is trusted: every request seems to come unencrypted and "
+                "from the proxy itself.",
+                hint="Set TRUSTED_PROXIES to the address from which your proxy connects, such as 127.0.0.1.",
+                id="mailsite.W004",
+            )
+        )
+    if not encrypted and not env.is_loopback(urlsplit(settings.PUBLIC_URL).hostname or ""):
+        found.append(
+            Warning(
+                f"PUBLIC_URL is {settings.PUBLIC_URL}: passwords, API keys and mail can be read on their way.",
+                hint="Put a proxy with TLS in front (docs/operating.md), and set PUBLIC_URL to its https:// address.",
+                id="mailsite.W005",
+            )
+        )
+    if settings.SECURE_HSTS_SECONDS and not encrypted:
+        found.append(
+            Error(
+                "HSTS_SECONDS is set, but PUBLIC_URL begins with http://: browsers would refuse to open it.",
+                hint="Set PUBLIC_URL to an https:// address, or unset HSTS_SECONDS.",
+                id="mailsite.E006",
+            )
+        )
+    for origin in settings.CSRF_TRUSTED_ORIGINS if encrypted else []:
+        if origin.startswith("http://"):
+            found.append(
+                Error(
+                    f"CSRF_TRUSTED_ORIGINS names {origin}, but as PUBLIC_URL is https:// cookies go over TLS only: "
+                    "nobody could log in there.",
+                    hint="Reach Mailsite by https:// there, too, or remove the origin.",
+                    id="mailsite.E007",
+                )
+            )
+    return found
+
+
+@register("mailsite")
+def secrets(app_configs, **options) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if settings.DEBUG and not settings.ON_LOOPBACK:
+        found.append(
+            Warning(
+                "DEBUG is on while other machines can reach Mailsite: its error pages show code and settings to them.",
+                hint="Unset DEBUG.",
+                id="mailsite.W006",
+            )
+        )
+    if settings.SECRET_KEY in settings.SECRET_KEY_FALLBACKS:
+        found.append(
+            Warning(
+                "SECRET_KEY_FALLBACKS holds SECRET_KEY itself: the key has not been replaced.",
+                hint="Set SECRET_KEY to a new key; the former one belongs in SECRET_KEY_FALLBACKS.",
+                id="mailsite.W007",
             )
         )
     return found

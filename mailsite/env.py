@@ -40,9 +40,13 @@ def text(name: str, default: str = "") -> str:
     return _read(name, default, str, "text")
 
 
-def words(name: str) -> list[str]:
+def _list[T](name: str, parse: Callable[[str], T], expected: str, *, secret: bool = False) -> list[T]:
     """A comma-separated list; empty when unset."""
-    return [word.strip() for word in text(name).split(",") if word.strip()]
+
+    def parse_each(value: str) -> list[T]:
+        return [parse(word.strip()) for word in value.split(",") if word.strip()]
+
+    return _read(name, [], parse_each, expected, secret=secret)
 
 
 def boolean(name: str, default: bool) -> bool:
@@ -104,6 +108,47 @@ def host_name(name: str, default: str) -> str:
         return value
 
     return _read(name, default, parse, "a host's name such as mail.example.com, or an address in brackets")
+
+
+def hosts(name: str) -> list[str]:
+    """Hosts' names as ALLOWED_HOSTS has them; one that begins with a dot stands for all below it, too."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[A-Fa-f0-9.:]+\]", value):
+            raise ValueError
+        return value.lower()
+
+    return _list(name, parse, "hosts' names without scheme and port, such as mail.internal or .example.com")
+
+
+def origin(name: str, default: str) -> str:
+    """`scheme://host` or `scheme://host:port`, in the form in which browsers send it."""
+    return _read(name, default, _origin, "an address such as https://mail.example.com, without a path")
+
+
+def origins(name: str) -> list[str]:
+    return _list(name, _origin, "addresses such as https://mail.example.com, without a path")
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value.rstrip("/").lower())
+    port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
+    host = parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[a-z0-9*._-]+|\[[a-f0-9.:]+\]", host):
+        raise ValueError
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError
+    return f"{parts.scheme}://{host}{port}"
+
+
+def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    def parse(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        network = ipaddress.ip_network(value)
+        if not network.prefixlen:
+            raise ValueError
+        return network
+
+    return _list(name, parse, "addresses and networks such as 127.0.0.1,10.0.0.0/8 (never all of them)")
 
 
 def time_zone(name: str, default: str) -> str:
@@ -175,11 +220,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _secret_key(value: str) -> str:
+    if len(value) < 32:
+        raise ValueError
+    return value
+
+
+def secret_keys(name: str) -> list[str]:
+    return _list(name, _secret_key, "keys of at least 32 characters, separated by commas", secret=True)
+
+
 def secret_key(name: str, file: Path) -> str:
     """The key from the environment, else one generated once and kept in `file` (mode 600)."""
-    if value := text(name):
-        if len(value) < 32:
-            raise EnvironmentProblem(f"{name} is too short: at least 32 random characters are expected.")
+    if value := _read(name, "", _secret_key, "at least 32 random characters", secret=True):
         return value
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

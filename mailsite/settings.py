@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from django.http.request import split_domain_port
 from django.utils.csp import CSP
 from dotenv import load_dotenv
 
@@ -24,16 +25,24 @@ DEBUG = env.boolean("DEBUG", False)
 # Addresses. A server that other machines can reach must be told its name and its secret.
 HOST = env.text("HOST", "127.0.0.1")
 PORT = env.integer("PORT", 8000, 1, 65535)
-PUBLIC_URL = env.url("PUBLIC_URL", "", ("http", "https"))
+PUBLIC_URL = env.origin("PUBLIC_URL", "")
 ON_LOOPBACK = env.is_loopback(HOST)
 if not ON_LOOPBACK:
     for name, example in (("PUBLIC_URL", "https://mail.example.com"), ("SECRET_KEY", "50 random characters")):
         if not env.text(name):
             raise env.EnvironmentProblem(f"HOST={HOST} opens Mailsite to other machines: set {name} too ({example}).")
 PUBLIC_URL = PUBLIC_URL or f"http://{'localhost' if HOST == '127.0.0.1' else HOST}:{PORT}"
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", urlsplit(PUBLIC_URL).hostname, *env.words("ALLOWED_HOSTS")]
-CSRF_TRUSTED_ORIGINS = [PUBLIC_URL, *env.words("CSRF_TRUSTED_ORIGINS")]
+ALLOWED_HOSTS = [
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    split_domain_port(urlsplit(PUBLIC_URL).netloc)[0],
+    *env.hosts("ALLOWED_HOSTS"),
+]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL, *env.origins("CSRF_TRUSTED_ORIGINS")]
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")  # who may say for whom, and over what, it asks
 SECRET_KEY = env.secret_key("SECRET_KEY", DATA_DIR / "secret_key")
+SECRET_KEY_FALLBACKS = env.secret_keys("SECRET_KEY_FALLBACKS")  # what they signed counts for a while
 
 # The two stores: the database is the truth, Redis the doorbell.
 DATABASES = {"default": env.database("DATABASE_URL", DATA_DIR / "mailsite.sqlite3")}
@@ -102,6 +111,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "mailsite.proxies.ForwardedMiddleware",
     "emails.api.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -142,6 +152,10 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # no collectstatic step, under runserver and in containers alike
 
 # Pages.
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
@@ -156,6 +170,7 @@ SECURE_CSP = {
 X_FRAME_OPTIONS = "SAMEORIGIN"  # a message page frames the mail that it shows
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_HSTS_SECONDS = env.integer("HSTS_SECONDS", 0, 0, 63072000)
 # Browsers share cookies between the ports of one host: two copies side by side need names of their own.
 SESSION_COOKIE_NAME = f"mailsite_session_{PORT}"
 CSRF_COOKIE_NAME = f"mailsite_csrf_{PORT}"

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 
 from emails import doorbell, surroundings
@@ -10,6 +11,7 @@ from emails.addresses import Address
 from emails.models import Worker
 from emails.smtp import Relay, Timeouts
 from emails.staging import OnlyTo
+from mailsite import env
 
 
 def ids() -> list[str]:
@@ -29,6 +31,9 @@ def test_the_settings_as_they_come_are_fine():
         ("mailsite.E002", "INSTALLED_APPS", ["django_rq", "emails"]),
         ("mailsite.E003", "RQ", {}),
         ("mailsite.E004", "RETRY_MAX_AGE", timedelta(seconds=1)),
+        ("mailsite.E006", "SECURE_HSTS_SECONDS", 3600),
+        ("mailsite.W005", "PUBLIC_URL", "http://mail.example.com"),
+        ("mailsite.W007", "SECRET_KEY_FALLBACKS", [settings.SECRET_KEY]),
         ("mailsite.W001", "RELAY", Relay.from_url("smtp://user:password@relay.example.com")),
         ("mailsite.W002", "EHLO_NAME", "localhost"),
         ("mailsite.W003", "SMTP_TIMEOUTS", Timeouts(final=5)),
@@ -38,9 +43,28 @@ def test_settings_that_cannot_work_are_named_with_a_hint(settings, id, name, val
     from emails import checks
 
     setattr(settings, name, value)
-    found = [message for check in (checks.stores, checks.queue, checks.delivery) for message in check(None)]
+    parts = (checks.stores, checks.queue, checks.proxy, checks.secrets, checks.delivery)
+    found = [message for check in parts for message in check(None)]
     assert [message.id for message in found] == [id]
     assert found[0].hint
+
+
+@pytest.mark.django_db
+def test_what_tls_needs_besides(settings, monkeypatch):
+    settings.PUBLIC_URL, settings.SECURE_HSTS_SECONDS = "https://mail.example.com", 3600
+    settings.CSRF_TRUSTED_ORIGINS = [settings.PUBLIC_URL, "https://mail.internal"]
+    assert ids() == ["mailsite.W004"]
+    monkeypatch.setenv("PROXIES", "127.0.0.1")
+    settings.TRUSTED_PROXIES = env.networks("PROXIES")
+    assert ids() == []
+    settings.CSRF_TRUSTED_ORIGINS.append("http://mail.internal")
+    assert ids() == ["mailsite.E007"]
+
+
+@pytest.mark.django_db
+def test_pages_for_developers_are_not_for_other_machines(settings):
+    settings.DEBUG, settings.ON_LOOPBACK = True, False
+    assert ids() == ["mailsite.W006"]
 
 
 @pytest.mark.django_db

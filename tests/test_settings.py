@@ -19,6 +19,13 @@ READERS = {
     "ZONE": (lambda: env.time_zone("ZONE", "UTC"), "Mars"),
     "URL": (lambda: env.url("URL", "", ("http", "https")), "ftp://x"),
     "DATABASE": (lambda: env.database("DATABASE", Path("x")), "mysql://user:password@host/name"),
+    "ORIGIN": (lambda: env.origin("ORIGIN", ""), "https://mail.example.com/mail"),
+    "ORIGINS": (lambda: env.origins("ORIGINS"), "https://mail.internal,mail.example.com"),
+    "HOSTS": (lambda: env.hosts("HOSTS"), "https://mail.internal"),
+    "ALL_HOSTS": (lambda: env.hosts("ALL_HOSTS"), "*"),
+    "NETWORKS": (lambda: env.networks("NETWORKS"), "10.0.0.1/8"),
+    "ALL_NETWORKS": (lambda: env.networks("ALL_NETWORKS"), "0.0.0.0/0"),
+    "KEYS": (lambda: env.secret_keys("KEYS"), f"{'k' * 32},short"),
     "KEY": (lambda: env.secret_key("KEY", Path("x")), "short"),
 }
 
@@ -47,6 +54,8 @@ def test_a_value_that_may_hold_a_password_is_not_shown(monkeypatch):
         {"HOST": "0.0.0.0"},
         {"ONLY_TO": "a b"},
         {"REDIRECT_TO": "moss"},
+        {"PUBLIC_URL": "mail.example.com"},
+        {"TRUSTED_PROXIES": "proxy"},
     ],
     ids=lambda environment: next(iter(environment)),
 )
@@ -56,6 +65,27 @@ def test_the_start_stops_with_a_sentence_and_no_traceback(environment):
     assert ended.returncode == 1
     assert next(iter(environment)) in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "given, origin",
+    [
+        ("https://Mail.Example.com/", "https://mail.example.com"),
+        ("https://mail.example.com:443", "https://mail.example.com"),
+        ("http://mail.example.com:443", "http://mail.example.com:443"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_address_is_kept_as_browsers_send_it(given, origin, monkeypatch):
+    monkeypatch.setenv("ORIGIN", given)
+    assert env.origin("ORIGIN", "") == origin
+
+
+def test_a_secret_that_is_too_short_is_not_shown(monkeypatch):
+    monkeypatch.setenv("KEYS", "hunter2")
+    with pytest.raises(env.EnvironmentProblem) as problem:
+        env.secret_keys("KEYS")
+    assert "hunter2" not in str(problem.value)
 
 
 @pytest.mark.parametrize("folder", ["/home/jen/My Projects/var", "/srv/a=b", "/srv/a?b#c", "/srv/100%41", "/x" * 60])
