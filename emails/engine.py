@@ -187,6 +187,7 @@ class Engine:
         self._confirmed = -float("inf")  # when the heartbeat that the database has was begun
         self._abandoned = False
         self._lost = 0  # messages lost after their last byte, since the relay last accepted one
+        self._bounded: object = None  # the database connection whose locks are bounded
         self._unsure = False  # a commit failed: the database may hold claims that we don't know of
         self._probes: list[threading.Thread] = []
         self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
@@ -344,10 +345,8 @@ class Engine:
         """One transaction: heartbeat, outcomes, marks, claims, and what the poll finds."""
         emails, written = EmailRequest.objects, Written()
         poll = time.monotonic() >= self._next_poll
+        self._bound_locks()
         with transaction.atomic():
-            if connection.vendor == "postgresql":  # a lock that somebody else sits on must not cost us our lease
-                with connection.cursor() as cursor:
-                    cursor.execute(f"SET LOCAL lock_timeout = '{int(self._heartbeat * 1000)}ms'")
             if poll or time.monotonic() >= self._next_beat:
                 self._beat()
                 written.beat = True
@@ -370,6 +369,14 @@ class Engine:
             if poll and not self._stopping.is_set():
                 self._poll(written, asked)
         return written
+
+    def _bound_locks(self) -> None:
+        """A lock that somebody else sits on must not cost us our lease. Once for each database connection."""
+        connection.ensure_connection()
+        if connection.vendor == "postgresql" and connection.connection is not self._bounded:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET lock_timeout = '{int(self._heartbeat * 1000)}ms'")
+            self._bounded = connection.connection
 
     def _beat(self) -> None:
         """The heartbeat; one that comes late, by the database's clock, begins our own lease anew."""

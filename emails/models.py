@@ -10,9 +10,10 @@ import logging
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -21,8 +22,8 @@ import uuid_utils.compat as uuid
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, connection, models, transaction
-from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.functions import Coalesce, Now
+from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -30,7 +31,7 @@ from django.views.decorators.debug import sensitive_variables
 from emails import doorbell, mime, staging, states
 from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
-from emails.rows import insert
+from emails.rows import insert, update_each, update_where
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
 
@@ -423,21 +424,23 @@ class EmailQuerySet(models.QuerySet):
     def claim(self, ids: Iterable[UUID], worker: Worker, holds: Holds | None = None) -> "list[EmailRequest]":
         """Takes those of `ids` that wait and are due: from here on they are `worker`'s alone.
 
-        One conditional UPDATE decides. Rows that another worker is taking at this moment are skipped
-        (PostgreSQL), so two workers that want the same rows neither share one nor wait in a circle.
+        Rows that another worker is taking at this moment are skipped (PostgreSQL), so two workers that want
+        the same rows neither share one nor wait in a circle.
         """
         with transaction.atomic(savepoint=False):
             free = self._due(holds or Hold.in_force()).filter(pk__in=ids)
-            taken = list(free.select_for_update(skip_locked=True).values_list("pk", flat=True))
-            if not taken:
+            free = free.select_for_update(skip_locked=True, of=("self",))
+            emails = list(free.select_related("content").prefetch_related("recipients"))
+            if not emails:
                 return []
-            self.filter(pk__in=taken)._move(
-                states.CLAIM, State.CLAIMED, due_at=None, worker=worker, claims=F("claims") + 1
-            )
-            Suppression.apply(taken)
-            emails = list(
-                self.filter(pk__in=taken, worker=worker).select_related("content").prefetch_related("recipients")
-            )
+            groups = defaultdict(list)
+            for email in emails:
+                email.state, email.due_at, email.worker, email.claims = State.CLAIMED, None, worker, email.claims + 1
+                groups[email.claims].append(email.pk)
+            for claims, taken in groups.items():
+                values = {"due_at": None, "worker_id": worker.pk, "claims": claims}
+                self._move_each(taken, states.CLAIM, State.CLAIMED, values)
+            Suppression.apply([recipient for email in emails for recipient in email.recipients.all()])
             Event.record(emails, Event.Kind.CLAIMED, lambda email: f"by worker {worker.name}")
             return emails
 
@@ -464,15 +467,14 @@ class EmailQuerySet(models.QuerySet):
 
         Returns the ids of those whose claim is still `worker`'s: only these may go out.
         """
-        held = self._still_held(emails, worker)
-        self.filter(pk__in=held)._move(states.MARK, State.TRANSMITTING, date=Coalesce("date", moment))
+        groups = defaultdict(list)
+        for email in emails:
+            groups[email.claims, email.date or moment].append(email.pk)
+        held: set[UUID] = set()
+        for (claims, date), ids in groups.items():
+            guards = {"worker_id": [worker.pk], "claims": [claims]}
+            held |= self._move_each(ids, states.MARK, State.TRANSMITTING, {"date": date}, guards)
         return held
-
-    def _still_held(self, emails: "Sequence[EmailRequest]", worker: Worker) -> set[UUID]:
-        """Those whose claim is still the one in hand: not freed, and not claimed anew since."""
-        rows = self.filter(pk__in=[email.pk for email in emails], worker=worker).select_for_update().order_by("pk")
-        claims = dict(rows.values_list("pk", "claims"))
-        return {email.pk for email in emails if claims.get(email.pk) == email.claims}
 
     # Settling
 
@@ -483,46 +485,58 @@ class EmailQuerySet(models.QuerySet):
         has taken over is not touched, and its timeline says so. Returns the ids that were settled.
         """
         with transaction.atomic(savepoint=False):
-            rows = self.filter(pk__in=[s.email.pk for s in settlements]).select_for_update().order_by("pk")
-            columns = rows.values_list("pk", "claims", "state", "attempts")
-            current = {pk: (claims, state, attempts) for pk, claims, state, attempts in columns}
-            settled, events = set(), []
-            moves: dict[tuple, list[UUID]] = defaultdict(list)
-            replies: dict[tuple[str, str], list[int]] = defaultdict(list)
-            for settlement in settlements:
-                email = settlement.email
-                claims, state, attempts = current.get(email.pk, (None, None, None))
-                if (claims, state, attempts) == (email.claims, email.state, email.attempts):
-                    settled.add(email.pk)  # an earlier try of this very commit came through after all
-                    continue
-                transition = states.SETTLE if state == State.TRANSMITTING else states.SETTLE_LATE
-                if claims != email.claims or state not in transition.sources:
-                    logger.warning("Message %s was taken over: a late outcome is noted, not applied.", email.pk)
-                    if claims is not None:
-                        detail = f"from worker {worker.name}: {settlement.outcome}"
-                        events.append(Event.of(email, Event.Kind.LATE, detail))
-                    continue
-                settled.add(email.pk)
-                for recipient in settlement.changed:
-                    replies[recipient.state, recipient.reply].append(recipient.pk)
-                moves[transition, email.state, email.due_at, email.attempts, email.finished_at].append(email.pk)
-                events.append(Event.of(email, email.settled_as, email.detail))
-            for (state, reply), ids in replies.items():
-                Recipient.objects.filter(pk__in=ids).update(state=state, reply=reply)
-            for (transition, state, due_at, attempts, finished_at), ids in moves.items():
-                self.filter(pk__in=ids)._move(
-                    transition, state, worker=None, due_at=due_at, attempts=attempts, finished_at=finished_at
-                )
-            Event.objects.bulk_create(events)
+            settled = self._settle(settlements, states.SETTLE)
+            missed = [settlement for settlement in settlements if settlement.email.pk not in settled]
+            earlier = self._settled_earlier(missed)
+            missed = [settlement for settlement in missed if settlement.email.pk not in earlier]
+            settled |= self._settle(missed, states.SETTLE_LATE)
+            done = [settlement for settlement in settlements if settlement.email.pk in settled]
+            Recipient.note([recipient for settlement in done for recipient in settlement.changed])
+            insert([Event.of(s.email, s.email.settled_as, s.email.detail) for s in done])
+            self._note_late([settlement for settlement in missed if settlement.email.pk not in settled], worker)
             troubles = [s.outcome.trouble or s.outcome.unknown for s in settlements if s.outcome.hold]
             if troubles:
                 Hold.note_trouble(troubles[0])
+        return settled | earlier
+
+    def _settle(self, settlements: "Sequence[Settlement]", transition: Transition) -> set[UUID]:
+        """Moves messages to where their outcome takes them, as far as their claim is still the one in hand."""
+        groups = defaultdict(list)
+        now = timezone.now()
+        for email in (settlement.email for settlement in settlements):
+            finished_at = now if email.is_finished else None
+            groups[email.claims, email.state, email.due_at, email.attempts, finished_at].append(email.pk)
+        settled: set[UUID] = set()
+        for (claims, state, due_at, attempts, finished_at), ids in groups.items():
+            values = {"worker_id": None, "due_at": due_at, "attempts": attempts, "finished_at": finished_at}
+            settled |= self._move_each(ids, transition, state, values, {"claims": [claims]})
         return settled
+
+    def _settled_earlier(self, settlements: "Sequence[Settlement]") -> set[UUID]:
+        """Those that an earlier try of this very commit has settled, though its answer was lost."""
+        if not settlements:
+            return set()
+        rows = self.filter(pk__in=[settlement.email.pk for settlement in settlements])
+        standing = {row[0]: row[1:] for row in rows.values_list("pk", "claims", "state", "attempts")}
+        emails = (settlement.email for settlement in settlements)
+        return {e.pk for e in emails if standing.get(e.pk) == (e.claims, e.state, e.attempts)}
+
+    def _note_late(self, settlements: "Sequence[Settlement]", worker: Worker) -> None:
+        if not settlements:
+            return
+        known = set(self.filter(pk__in=[s.email.pk for s in settlements]).values_list("pk", flat=True))
+        for settlement in settlements:
+            logger.warning("Message %s was taken over: a late outcome is noted, not applied.", settlement.email.pk)
+            if settlement.email.pk in known:
+                detail = f"from worker {worker.name}: {settlement.outcome}"
+                Event.of(settlement.email, Event.Kind.LATE, detail).save()
 
     def release(self, emails: "Sequence[EmailRequest]", worker: Worker, reason: str) -> None:
         """Gives back claims whose transmission has not begun: they are due again at once, in their old order."""
         with transaction.atomic(savepoint=False):
-            held = self._still_held(emails, worker)
+            rows = self.filter(pk__in=[email.pk for email in emails], worker=worker).select_for_update().order_by("pk")
+            claims = dict(rows.values_list("pk", "claims"))
+            held = [email.pk for email in emails if claims.get(email.pk) == email.claims]
             self._release(self.filter(pk__in=held), reason)
 
     def release_orphans(self, worker: Worker, known: Collection[UUID]) -> None:
@@ -626,9 +640,22 @@ class EmailQuerySet(models.QuerySet):
         return list(self.filter(state__in=transition.sources).select_for_update().order_by("pk"))
 
     def _move(self, transition: Transition, target: State, **fields: Any) -> int:
-        """The one UPDATE that changes a state; rows that are in no source of `transition` stay as they are."""
+        """The UPDATE that changes a state; rows that are in no source of `transition` stay as they are."""
         assert target in transition.targets
         return self.filter(state__in=transition.sources).update(state=target, **fields)
+
+    def _move_each(
+        self,
+        ids: Sequence[UUID],
+        transition: Transition,
+        target: State,
+        values: Mapping[str, Any],
+        guards: Mapping[str, Collection[Any]] = MappingProxyType({}),
+    ) -> set[UUID]:
+        """The same, where it is done for every message: with plain values, if `guards` hold. Returns whose changed."""
+        assert target in transition.targets
+        values, guards = {"state": target, **values}, {"state": transition.sources, **guards}
+        return update_where(EmailRequest, ids, values, guards)
 
 
 class OnUnknown(models.TextChoices):
@@ -988,6 +1015,11 @@ class Recipient(models.Model):
             email=email, mailbox=address.mailbox.lower(), domain=address.domain.lower(), address=address.envelope
         )
 
+    @classmethod
+    def note(cls, changed: "Sequence[Recipient]") -> None:
+        """Writes the state and the reply of each: relays' replies are all different."""
+        update_each(cls, changed, ["state", "reply"])
+
     @property
     def is_waiting(self) -> bool:
         return self.state in self.WAITING
@@ -1024,16 +1056,17 @@ class Suppression(models.Model):
         return {one for one in addresses if one.mailbox.lower() in listed or not settings.ONLY_TO.lets(one)}
 
     @classmethod
-    def apply(cls, ids: Collection[UUID]) -> None:
-        """Marks the recipients of messages that are about to be sent but are on the list, or not on ONLY_TO."""
-        waiting = Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING)
-        waiting.filter(Exists(cls.objects.filter(mailbox=OuterRef("mailbox")))).update(
-            state=Recipient.State.SUPPRESSED, reply="on the suppression list: not sent to"
-        )
-        if only_to := settings.ONLY_TO:
-            waiting.exclude(Q(mailbox__in=only_to.mailboxes) | Q(domain__in=only_to.domains)).update(
-                state=Recipient.State.SUPPRESSED, reply=staging.HELD_BACK
-            )
+    def apply(cls, recipients: "Sequence[Recipient]") -> None:
+        """Marks those of `recipients` that are about to be sent to but are on the list, or not on ONLY_TO."""
+        waiting = [recipient for recipient in recipients if recipient.is_waiting]
+        found = cls.objects.filter(mailbox__in={recipient.mailbox for recipient in waiting})
+        listed = set(found.values_list("mailbox", flat=True))
+        for recipient in waiting:
+            if recipient.mailbox in listed:
+                recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list: not sent to"
+            elif not settings.ONLY_TO.lets(recipient):
+                recipient.state, recipient.reply = Recipient.State.SUPPRESSED, staging.HELD_BACK
+        Recipient.note([recipient for recipient in waiting if not recipient.is_waiting])
 
 
 class Event(models.Model):
@@ -1074,7 +1107,7 @@ class Event(models.Model):
     @classmethod
     def record(cls, emails: Collection[EmailRequest], kind: str, detail) -> None:
         """One line for each of `emails`; `detail` makes its text from the email."""
-        cls.objects.bulk_create(cls.of(email, kind, detail(email)) for email in emails)
+        insert([cls.of(email, kind, detail(email)) for email in emails])
 
 
 class SandboxMessage(models.Model):

@@ -55,8 +55,8 @@ def _way(sources: set[State] | frozenset[State], *targets: State) -> Transition:
 CLAIM = _way(WAITING, State.CLAIMED)
 # A worker that stops, or is dead, gives back what it has not begun to transmit.
 RELEASE = _way({State.CLAIMED}, State.QUEUED)
-# Durably noted before DATA: a worker that dies before this has sent nothing.
-MARK = _way({State.CLAIMED}, State.TRANSMITTING)
+# Durably noted before DATA: a worker that dies before this has sent nothing. Again where a commit's answer was lost.
+MARK = _way(HELD, State.TRANSMITTING)
 # What the relay said, or that it said nothing.
 SETTLE = _way(
     {State.TRANSMITTING},
