@@ -27,7 +27,7 @@ from bench import message  # noqa: E402
 from emails import doorbell  # noqa: E402
 from emails.drafts import Draft  # noqa: E402
 from emails.login import local_administrator  # noqa: E402
-from emails.models import EmailRequest, Event, Priority, Settlement, Worker  # noqa: E402
+from emails.models import EmailRequest, Event, Priority, Recipient, Settlement, Worker  # noqa: E402
 from emails.smtp import Outcome, Reply, Result, Verdict  # noqa: E402
 from mailsite import supervisor  # noqa: E402
 
@@ -92,7 +92,7 @@ def fill(count: str) -> dict:
     session = browser.cookies[settings.SESSION_COOKIE_NAME]
     return {
         "address": some.address,
-        "id": str(emails.to_recipient(some.address).get().pk),
+        "id": str(Recipient.objects.get(mailbox=some.address).email_id),
         "cookie": f"{session.key}={session.value}",
     }
 
