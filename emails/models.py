@@ -854,7 +854,7 @@ class EmailRequest(models.Model):
         elif reached == {Recipient.State.SUPPRESSED}:
             self._finish(State.SUPPRESSED, Event.Kind.SUPPRESSED, "; ".join(self._left_out(recipients)), now)
         elif waiting:
-            age = f"given up after {self.attempts} attempts"
+            age = f"given up after {self.attempts} attempt{'' if self.attempts == 1 else 's'}"
             self._finish(State.FAILED, Event.Kind.FAILED, f"{age}: {outcome.summary(Verdict.DEFERRED)}", now)
         else:
             self._finish(State.BOUNCED, Event.Kind.BOUNCED, outcome.summary(Verdict.BOUNCED), now)

@@ -100,6 +100,7 @@ def test_a_mail_goes_from_the_form_to_the_sandbox(member):
     write(member, "Hello", "<h1>A fine <em>mail</em></h1>")
     expect(member).to_have_url(re.compile("/messages/"))
     expect(member.locator("#state")).to_contain_text("Sent")  # by itself
+    expect(member.locator("#why")).to_contain_text("Sent at")
     expect(member.locator(".timeline")).to_contain_text("250 2.0.0 OK: kept in the sandbox")
     expect(member.frame_locator("iframe").get_by_role("heading")).to_have_text("A fine mail")
     for view in ("Text", "Headers", "Raw", "HTML"):
@@ -158,6 +159,7 @@ def test_files_and_a_time_in_the_browsers_zone(member, tmp_path):
     member.get_by_label("Attachments").set_input_files(sorted(tmp_path.iterdir()))
     member.get_by_role("button", name="Send").click()
     expect(member.locator("#state")).to_contain_text("Scheduled")
+    expect(member.locator("#why")).to_contain_text("Scheduled for")
     expect(member.locator(".envelope")).to_contain_text(f"{moment.day} {moment:%B %Y, %H:%M} UTC")
     fits(member)
     with member.expect_download() as download:

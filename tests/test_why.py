@@ -386,7 +386,7 @@ def test_a_message_that_was_given_up_says_why(start, relay, submit, alive):
     EmailRequest.objects.update(created_at=timezone.now() - timedelta(days=4))
     start("rqworker", EMAIL_URL=relay.url)
     wait_for_state(given_up, "failed")
-    assert "given up after 1 attempts: 451 4.2.0 not now." in why(given_up)
+    assert "given up after 1 attempt: 451 4.2.0 not now." in why(given_up)
     by_hand = submit(scheduled_at="in 1 hour")
     EmailRequest.objects.filter(pk=by_hand.pk).give_up("admin")
     assert why(by_hand).startswith("Failed at ") and why(by_hand).endswith("given up by admin.")
