@@ -45,8 +45,8 @@ class World(ExitStack):
     def sink(self) -> "Sink":
         return Sink(self)
 
-    def mailsite(self, database: str, relay: int, **environment: str) -> "Mailsite":
-        return Mailsite(self, database, relay, environment)
+    def mailsite(self, database: str, relay: int) -> "Mailsite":
+        return Mailsite(self, database, relay)
 
 
 class Process:
@@ -71,10 +71,10 @@ class Process:
         if self.popen.poll() is not None:
             raise Broken(f"{self.name} ended by itself (exit code {self.popen.returncode}):\n{self.output[-3000:]}")
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
+    def stop(self) -> None:
         """In good order, then with all its children."""
         if self.popen.poll() is None:
-            self.popen.send_signal(signum)
+            self.popen.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(PATIENCE)
         with suppress(ProcessLookupError, PermissionError):
@@ -100,9 +100,11 @@ class Sink:
     def _read(self) -> None:
         """It writes `mesg=3` and the like after each mail; looking every few milliseconds takes nothing from others."""
         assert self.popen.stdout
-        while text := os.read(self.popen.stdout.fileno(), 1 << 16):
-            if seen := text.rpartition(b"\r")[0].rpartition(b"mesg=")[2]:
-                self.counts.append((time.time(), int(seen)))
+        text = b""
+        while some := os.read(self.popen.stdout.fileno(), 1 << 16):
+            whole, _, text = (text + some).rpartition(b"\r")
+            if whole:
+                self.counts.append((time.time(), int(whole.rpartition(b"mesg=")[2])))
             time.sleep(0.005)
 
     @property
@@ -111,9 +113,10 @@ class Sink:
 
     def wait(self, count: int, sender: Process) -> None:
         """Until it has got `count` mails in all."""
+        began = time.time()
         while self.count < count:
             sender.check()
-            if time.time() - max(self.counts[-1][0], sender.log.stat().st_ctime) > PATIENCE:
+            if time.time() - max(self.counts[-1][0], began) > PATIENCE:
                 raise Broken(f"{sender.name} stopped sending, {count - self.count} mails are missing:\n{sender.output}")
             time.sleep(0.01)
 
@@ -127,10 +130,10 @@ class Sink:
 class Mailsite:
     """A copy of Mailsite with a database and a Valkey of its own, and whatever else of it is started."""
 
-    def __init__(self, world: World, database: str, relay: int, environment: dict[str, str]):
+    def __init__(self, world: World, database: str, relay: int):
         self.world = world
         self.data = world.folder / f"{database}-{relay}"
-        self.environment = {"MAILSITE_DATA": str(self.data), "EMAIL_URL": f"smtp://127.0.0.1:{relay}", **environment}
+        self.environment = {"MAILSITE_DATA": str(self.data), "EMAIL_URL": f"smtp://127.0.0.1:{relay}"}
         if database == "postgresql":
             self.environment["DATABASE_URL"] = start_postgresql(world)
         self.start(["services"], lambda services: "Ctrl-C stops it." in services.output)
