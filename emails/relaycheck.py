@@ -26,6 +26,7 @@ from emails.staging import Send, redirect
 RENEWAL = 14  # days before its end at which a certificate should have been renewed
 NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which ssl has no name
 SLOTS = threading.BoundedSemaphore(2)  # checks at once in a web server
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # what came was no TLS at all
 EXTENSIONS = ("SIZE", "PIPELINING", "8BITMIME", "SMTPUTF8", "STARTTLS", "AUTH")
 TEMPORARY = "Nothing to change: real mail is tried again, by RETRY_SCHEDULE."
 
@@ -342,7 +343,7 @@ class Check:
     def _on_tls(self) -> str:
         if isinstance(self._cause, ssl.SSLCertVerificationError):
             return self._on_certificate(self._cause.verify_code)
-        if isinstance(self._cause, ssl.SSLError) and self.relay.tls == "implicit":
+        if isinstance(self._cause, ssl.SSLError) and self._cause.reason in NO_TLS:
             return f"This port begins in the clear: set EMAIL_URL to {self._url('submission')}, which uses STARTTLS."
         return "The relay and this machine have no TLS version or cipher in common: the relay's is out of date."
 

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -216,6 +217,15 @@ def test_a_certificate_that_ends_soon_is_a_warning(servers):
     assert check.is_passed
     [step] = [step for step in check.steps if step.state == "warning"]
     assert re.fullmatch(r"It ends in [23] days: have it renewed\.", step.advice)
+
+
+@pytest.mark.parametrize("scheme", ["submission", "smtps"])
+def test_a_relay_whose_tls_is_out_of_date(servers, scheme):
+    context = certificate()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES256-SHA")
+    server = servers(certificate=context, implicit_tls=scheme == "smtps")
+    fails(checked(address_of(server, scheme, host="localhost")), "TLS", "TLS failed: .*handshake", "out of date")
 
 
 # The login
