@@ -1,14 +1,21 @@
 """The operator's desk. It shows what is; only `submit` and the worker make and change mail."""
 
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import ActionLocation
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.template.defaultfilters import filesizeformat
+from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -17,6 +24,7 @@ from django.utils.timezone import localtime
 from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
 from django_rq.views import job_detail
+from uuid_utils.compat import uuid7
 
 from emails import why
 from emails.addresses import Address
@@ -26,18 +34,24 @@ from emails.models import (
     EmailRequest,
     Event,
     Hold,
+    Priority,
     Recipient,
     SandboxMessage,
     SandboxRecipient,
     Suppression,
     Worker,
 )
-from emails.search import BEGINNINGS, begins, to_recipient
+from emails.search import BEGINNINGS, Keys, Search, begins, to_domain, to_recipient
+from emails.states import FINISHED, State
 from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
 admin.site.index_title = "Mailsite: the operator's desk"
+admin.site.enable_nav_sidebar = False  # it takes the room that tables need
 admin.site.login_template = "login.html"  # the administrator has no password: the page says how to get a link
+
+
+MOMENT = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
 
 
 class CappedPaginator(Paginator):
@@ -106,14 +120,163 @@ class AttachmentInline(ReadOnly, admin.TabularInline):
         return filesizeformat(attachment.size)
 
 
+class SearchForm(forms.Form):
+    """What the list of emails is asked for. The list's own filters only make links; Search finds."""
+
+    q = forms.CharField(required=False)
+    state = forms.ChoiceField(choices=[("", ""), *State.choices], required=False)
+    queue = forms.ChoiceField(choices=[("", ""), *((name, name) for name in Priority.labels)], required=False)
+    tag = forms.CharField(label="Tag", required=False, help_text="name or name:value")
+    domain = forms.CharField(label="Recipient's domain", required=False)
+    after = forms.DateTimeField(label="Accepted after", required=False, widget=MOMENT)
+    before = forms.DateTimeField(label="Accepted before", required=False, widget=MOMENT)
+    TYPED = ("tag", "domain", "after", "before")
+
+    def search(self) -> Search:
+        if not self.is_valid():
+            return Search(to=(Keys(EmailRequest.objects.none()),))
+        asked = self.cleaned_data
+        name, _, value = asked["tag"].partition(":")
+        domain = asked["domain"].strip().lower().lstrip("@")
+        return Search(
+            to=(*([found(asked["q"])] if asked["q"] else []), *([to_domain(domain)] if domain else [])),
+            state=asked["state"],
+            priority=Priority[asked["queue"].upper()] if asked["queue"] else None,
+            tag=(name, value) if name else None,
+            after=asked["after"],
+            before=asked["before"],
+        )
+
+
+def found(query: str) -> Keys:
+    """By a message's id, or by recipient."""
+    if id := as_uuid(query.strip()):
+        return Keys(EmailRequest.objects.filter(pk=id))
+    return to_recipient(query)
+
+
+class Links(admin.SimpleListFilter):
+    def queryset(self, request: HttpRequest, emails: QuerySet) -> QuerySet:
+        return emails
+
+
+class StateFilter(Links):
+    title = parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin) -> list:
+        return State.choices
+
+
+class QueueFilter(Links):
+    title = parameter_name = "queue"
+
+    def lookups(self, request: HttpRequest, model_admin) -> list:
+        return [(name, name.capitalize()) for name in Priority.labels]
+
+
+class TypedFilter(admin.ListFilter):
+    title = "tag, domain and time"
+    template = "admin/emails/emailrequest/typed_filter.html"
+
+    def __init__(self, request: HttpRequest, params: dict, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.form = SearchForm(request.GET)
+        self.used_parameters = {name: params.pop(name) for name in SearchForm.TYPED if name in params}
+
+    def has_output(self) -> bool:
+        return True
+
+    def expected_parameters(self) -> list[str]:
+        return list(SearchForm.TYPED)
+
+    def queryset(self, request: HttpRequest, emails: QuerySet) -> QuerySet:
+        return emails
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict]:
+        """The fields, and what else is asked for: the form keeps it."""
+        others = [(name, value) for name, value in changelist.filter_params.items() if name not in SearchForm.TYPED]
+        kept = [(name, value) for name, values in others for value in values]
+        if changelist.query:
+            kept.append(("q", changelist.query))
+        yield {"fields": [self.form[name] for name in SearchForm.TYPED], "kept": kept, "used": self.used_parameters}
+
+
+class NewestPaginator(Paginator):
+    """The pages of the newest messages that match: whoever looks for others narrows the search."""
+
+    LIMIT = 1000
+
+    @cached_property
+    def count(self) -> int:
+        return len(self.object_list)
+
+    def _get_page(self, ids: list, *arguments) -> Page:
+        return super()._get_page(EmailRequest.objects.filter(pk__in=ids).order_by("-pk"), *arguments)
+
+
+class EmailChangeList(ChangeList):
+    def get_queryset(self, request: HttpRequest, **options) -> QuerySet:
+        """All that match. Nothing reads it whole: the page and the actions read it by its keys."""
+        self.keys = SearchForm(request.GET).search().keys
+        return super().get_queryset(request, **options).filter(pk__in=self.keys.subquery)
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.title = "Emails"
+        newest = self.keys.cut(NewestPaginator.LIMIT + 1)
+        self.has_more = len(newest) > NewestPaginator.LIMIT
+        self.paginator = NewestPaginator(newest[: NewestPaginator.LIMIT], self.list_per_page)
+        self.result_count, self.full_result_count = self.paginator.count, None
+        self.result_list = self.paginator.get_page(self.page_num).object_list
+        self.multi_page = self.result_count > self.list_per_page
+        self.can_show_all = self.show_full_result_count = False
+        self.show_admin_actions = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an operator may decide about many messages: a method of their QuerySet, and what is said of it."""
+
+    method: str
+    title: str
+    done: str
+    effect: str
+    states: tuple[State, ...]  # it changes no message into one of a later state
+
+
+WAITING = (State.QUEUED, State.DEFERRED, State.SCHEDULED, State.UNKNOWN)
+SEND_NOW = Decision(
+    "send_now", "Send now", "Due at once",
+    "Each is due at once, in its old place. One that is uncertain is sent again with the same Message-ID: "
+    "if it did arrive, its recipient has it twice.",
+    WAITING,
+)  # fmt: skip
+GIVE_UP = Decision(
+    "give_up", "Give up", "Given up",
+    "There is no further attempt: each has failed. Recipients who have it already keep it.", WAITING,
+)  # fmt: skip
+CANCEL = Decision(
+    "cancel", "Cancel", "Canceled",
+    "Each is taken back and is not sent. What a worker has picked up meanwhile still goes out.", WAITING,
+)  # fmt: skip
+CONFIRM = Decision(
+    "confirm", "Note that it arrived", "Noted as sent",
+    "Each uncertain message counts as sent, and is not sent again.", (State.UNKNOWN,),
+)  # fmt: skip
+SEND_AGAIN = Decision(
+    "send_again", "Send again as new", "Sent again as new",
+    "A new message is made of each, with the same content, for all its recipients: who has the old one gets another.",
+    tuple(sorted(FINISHED)),
+)  # fmt: skip
+
+
 @admin.register(EmailRequest)
 class EmailRequestAdmin(Listed):
-    list_display = ["short_id", "state", "first_recipient", "short_subject", "queue", "created_at", "due_at"]
-    list_filter = ["state", "priority"]
+    list_display = ["recipient", "state", "short_subject", "queue", "accepted", "due", "short_id"]
+    list_filter = [StateFilter, QueueFilter, TypedFilter]
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
     inlines = [RecipientInline, AttachmentInline, EventInline]
-    actions = ["send_now", "give_up", "cancel", "confirm"]
+    actions = ["send_now", "give_up", "cancel", "confirm", "send_again", "export"]
     readonly_fields = ["links", "explanation", "recipients"]
     fieldsets = [
         (None, {"fields": ["links", "explanation", ("state", "priority"), ("sender", "recipients"), "subject"]}),
@@ -121,6 +284,8 @@ class EmailRequestAdmin(Listed):
         ("Delivery", {"fields": [("worker", "claims"), ("attempts", "strikes"), ("on_unknown", "delay")]}),
         ("On the wire", {"fields": ["envelope_sender", "message_id"]}),
     ]
+    BATCH = 500  # messages that one transaction locks
+    AT_ONCE = 100_000  # messages that one request decides about
 
     @admin.display(description="id")
     def short_id(self, email: EmailRequest) -> str:
@@ -129,6 +294,18 @@ class EmailRequestAdmin(Listed):
     @admin.display(description="subject")
     def short_subject(self, email: EmailRequest) -> str:
         return Truncator(email.subject).chars(48)
+
+    @admin.display(description="to")
+    def recipient(self, email: EmailRequest) -> str:
+        return Truncator(email.first_recipient).chars(40)
+
+    @admin.display(description="accepted")
+    def accepted(self, email: EmailRequest) -> str:
+        return f"{localtime(email.created_at):%Y-%m-%d %H:%M}"
+
+    @admin.display(description="due", empty_value="")
+    def due(self, email: EmailRequest) -> str | None:
+        return f"{localtime(email.due_at):%Y-%m-%d %H:%M}" if email.due_at else None
 
     @admin.display(description="why")
     def explanation(self, email: EmailRequest) -> str:
@@ -143,35 +320,128 @@ class EmailRequestAdmin(Listed):
         message, job = email.get_absolute_url(), job_page(email)
         return format_html('<a href="{}">Message page</a> · <a href="{}">RQ job</a>', message, job)
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        """By the index of recipients, instead of a LIKE over every row."""
-        if id := as_uuid(search_term.strip()):
-            return queryset.filter(pk=id), False
-        return queryset.filter(pk__in=to_recipient(search_term).cut(5000)) if search_term else queryset, False
+    def get_changelist(self, request: HttpRequest, **options) -> type[ChangeList]:
+        return EmailChangeList
+
+    def get_search_results(self, request: HttpRequest, emails: QuerySet, query: str) -> tuple[QuerySet, bool]:
+        return emails, False  # Search has seen to it
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        """Rows are read-only, but whoever may change mail may decide what becomes of what waits."""
+        """Rows are read-only, but whoever may change mail may decide what becomes of it."""
         return request.user.has_perm("emails.change_emailrequest")
 
-    @admin.action(description="Send now: due at once, uncertain ones that are held too", permissions=["decide"])
-    def send_now(self, request: HttpRequest, emails: QuerySet) -> None:
-        self._tell(request, "Due at once", emails.send_now(by=str(request.user)), emails.count())
+    @admin.action(description="Send now", permissions=["decide"])
+    def send_now(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+        return self._decide(request, SEND_NOW)
 
-    @admin.action(description="Give up: no further attempt", permissions=["decide"])
-    def give_up(self, request: HttpRequest, emails: QuerySet) -> None:
-        self._tell(request, "Given up", emails.give_up(by=str(request.user)), emails.count())
+    @admin.action(description="Give up", permissions=["decide"])
+    def give_up(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+        return self._decide(request, GIVE_UP)
 
-    @admin.action(description="Cancel: take back what waits", permissions=["decide"])
-    def cancel(self, request: HttpRequest, emails: QuerySet) -> None:
-        self._tell(request, "Canceled", emails.cancel(by=str(request.user)), emails.count())
+    @admin.action(description="Cancel", permissions=["decide"])
+    def cancel(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+        return self._decide(request, CANCEL)
 
-    @admin.action(description="Confirm: uncertain ones did arrive", permissions=["decide"])
-    def confirm(self, request: HttpRequest, emails: QuerySet) -> None:
-        self._tell(request, "Noted as sent", emails.confirm(by=str(request.user)), emails.count())
+    @admin.action(description="Uncertain ones: note that they arrived", permissions=["decide"])
+    def confirm(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+        return self._decide(request, CONFIRM)
 
-    def _tell(self, request: HttpRequest, done: str, count: int, chosen: int) -> None:
-        rest = f" The state of the other {chosen - count} did not allow it." if chosen > count else ""
-        messages.success(request, f"{done}: {count} of {chosen} selected.{rest}")
+    @admin.action(description="Send again as new messages", permissions=["decide"])
+    def send_again(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+        return self._decide(request, SEND_AGAIN)
+
+    @admin.action(description="Export as CSV", permissions=["view"])
+    def export(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
+        name = f"emails-{localtime():%Y-%m-%d}.csv"
+        lines = csv_of(batch for keys in self._chosen(request) for batch in keys.batches(self.BATCH))
+        return StreamingHttpResponse(
+            lines, "text/csv; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        )
+
+    def _chosen(self, request: HttpRequest, states: Sequence[State] = ()) -> list[Keys]:
+        """What was selected, or all that match: those in `states`, one state after another."""
+        if request.POST.get("select_across") == "1":
+            search = SearchForm(request.GET).search()
+            return [
+                replace(search, state=state).keys for state in states or [search.state] if search.state in ("", state)
+            ]
+        rows = EmailRequest.objects.filter(pk__in=filter(None, map(as_uuid, request.POST.getlist("_selected_action"))))
+        return [Keys(rows.filter(state__in=states) if states else rows)]
+
+    def _decide(self, request: HttpRequest, decision: Decision) -> HttpResponse | None:
+        """Asks first, on a page that says how many; then decides in batches, so that no lock is held for long."""
+        now = uuid7()  # what is made from here on, by this very decision perhaps, is not meant
+        chosen = self._chosen(request, decision.states)
+        batches = islice(
+            (batch for keys in chosen for batch in keys.batches(self.BATCH, below=now)), self.AT_ONCE // self.BATCH
+        )
+        if "confirmed" not in request.POST:
+            return self._ask(request, decision, [id for batch in batches for id in batch])
+        by = str(request.user)
+        done = sum(getattr(EmailRequest.objects.filter(pk__in=batch), decision.method)(by=by) for batch in batches)
+        messages.success(request, f"{decision.done}: {done:,} {'email' if done == 1 else 'emails'}.")
+        return None
+
+    def _ask(self, request: HttpRequest, decision: Decision, ids: list) -> HttpResponse:
+        across = request.POST.get("select_across") == "1"
+        selected = request.POST.getlist("_selected_action")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": decision.title,
+            "opts": self.opts,
+            "decision": decision,
+            "count": len(ids),
+            "is_cut": len(ids) >= self.AT_ONCE,
+            "others": 0 if across else len(selected) - len(ids),
+            "some": EmailRequest.objects.filter(pk__in=ids[:10]).order_by("-pk"),
+            "more": len(ids) - 10,
+            "across": across,
+            "selected": selected[:1] if across else selected,
+        }
+        return TemplateResponse(request, "admin/emails/emailrequest/decide.html", context)
+
+
+COLUMNS = ["id", "accepted", "state", "queue", "from", "to", "subject", "tags", "attempts", "finished", "Message-ID"]
+
+
+def csv_of(batches: Iterable[list]) -> Iterator[str]:
+    """Lines of CSV, made while they are read."""
+    writer = csv.writer(Line())
+    yield writer.writerow(COLUMNS)
+    for ids in batches:
+        emails = EmailRequest.objects.select_related("content").defer("content__html", "content__text")
+        for email in emails.filter(pk__in=ids).order_by("-pk"):
+            tags = ", ".join(f"{name}:{value}" for name, value in email.content.tags)
+            finished = email.finished_at.isoformat() if email.finished_at else ""
+            cells = [
+                email.pk, email.created_at.isoformat(), email.state, email.queue, email.sender, ", ".join(email.to),
+                email.subject, tags, email.attempts, finished, email.message_id,
+            ]  # fmt: skip
+            yield writer.writerow([harmless(str(cell)) for cell in cells])
+
+
+class Line:
+    """What csv.writer writes to: it hands the line back."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+
+
+def waiting(target: str) -> str:
+    """How many messages a pause holds back, in words."""
+    most = 10_000
+    emails = EmailRequest.objects.filter(due_at__isnull=False)
+    if target in Priority.labels:
+        emails = emails.filter(priority=Priority[target.upper()])
+    count = emails[: most + 1].count()
+    return (
+        f"more than {most:,} emails wait" if count > most else f"{count:,} email{'s wait' if count != 1 else ' waits'}"
+    )
 
 
 @admin.register(Hold)
@@ -189,7 +459,9 @@ class HoldAdmin(admin.ModelAdmin):
     def formfield_for_choice_field(self, db_field, request: HttpRequest, **options):
         if db_field.name == "target":  # trouble is found, not made
             options["choices"] = [
-                (value, label) for value, label in Hold.Target.choices if value != Hold.Target.TROUBLE
+                (value, f"{label} ({waiting(value)})")
+                for value, label in Hold.Target.choices
+                if value != Hold.Target.TROUBLE
             ]
         return super().formfield_for_choice_field(db_field, request, **options)
 
@@ -199,10 +471,15 @@ class HoldAdmin(admin.ModelAdmin):
         return {name: action for name, action in actions.items() if name != "delete_selected"}
 
     @admin.action(description="Resume", permissions=["delete"])
-    def resume(self, request: HttpRequest, holds: QuerySet) -> None:
+    def resume(self, request: HttpRequest, holds: QuerySet) -> HttpResponse | None:
         names = [hold.get_target_display() for hold in holds]
+        if "confirmed" not in request.POST:
+            pauses = [(hold, waiting(hold.target)) for hold in holds]
+            context = {**self.admin_site.each_context(request), "title": "Resume", "opts": self.opts, "pauses": pauses}
+            return TemplateResponse(request, "admin/emails/hold/resume.html", context)
         holds.delete()
         messages.success(request, f"Resumed: {', '.join(names)}.")
+        return None
 
     def has_change_permission(self, request: HttpRequest, obj: Hold | None = None) -> bool:
         return False

@@ -625,6 +625,28 @@ class EmailQuerySet(models.QuerySet):
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]), robust=True)
         return len(chosen)
 
+    def send_again(self, by: str) -> int:
+        """Makes a new message of each that is finished: the same content, to all its recipients. Returns how many."""
+        with transaction.atomic():
+            related = ("recipients", "tag_set", "attachments")
+            finished = self.filter(state__in=FINISHED).order_by("pk")
+            chosen = list(finished.select_related("content").prefetch_related(*related))
+            pairs = [(email, email.again()) for email in chosen]
+            insert(new for _, new in pairs)
+            insert(_copy(old.content, new) for old, new in pairs)
+            insert(
+                Recipient(email=new, address=to.address, mailbox=to.mailbox, domain=to.domain)
+                for old, new in pairs
+                for to in old.recipients.all()
+            )
+            insert(_copy(tag, new) for old, new in pairs for tag in old.tag_set.all())
+            insert(_copy(attachment, new) for old, new in pairs for attachment in old.attachments.all())
+            origin = "sent again from {} by {}; queue {}"
+            insert(Event.of(new, Event.Kind.ACCEPTED, origin.format(old.pk, by, new.queue)) for old, new in pairs)
+            insert(Event.of(old, Event.Kind.AGAIN, f"as {new.pk} by {by}") for old, new in pairs)
+            transaction.on_commit(lambda: doorbell.ring([new.job() for _, new in pairs]), robust=True)
+        return len(pairs)
+
     def _decide(self, transition: Transition, target: State, rest: "Recipient.State", detail: str) -> int:
         """Ends messages that wait, with `rest` for those recipients that had no final outcome."""
         with transaction.atomic():
@@ -759,6 +781,23 @@ class EmailRequest(models.Model):
         )
         return email
 
+    def again(self) -> Self:
+        """A new message like this one, not yet stored, and still without its content."""
+        now, id = timezone.now(), uuid.uuid7()
+        domain = self.message_id.rpartition("@")[2]
+        return type(self)(
+            id=id,
+            created_at=now,
+            due_at=now,
+            priority=self.priority,
+            on_unknown=self.on_unknown,
+            sender=self.sender,
+            envelope_sender=self.envelope_sender,
+            to=self.to,
+            subject=self.subject,
+            message_id=f"<{id.hex}@{domain}",
+        )
+
     @property
     def queue(self) -> str:
         return Priority(self.priority).label
@@ -886,6 +925,12 @@ class Settlement:
 
     def __post_init__(self) -> None:
         self.changed = self.email.settle(self.outcome)
+
+
+def _copy(row: models.Model, email: EmailRequest) -> models.Model:
+    """The same for another message."""
+    fields = [field.attname for field in row._meta.concrete_fields if field.name != "email" and not field.primary_key]
+    return type(row)(email=email, **{name: getattr(row, name) for name in fields})
 
 
 class Content(models.Model):
@@ -1088,6 +1133,7 @@ class Event(models.Model):
         FAILED = "failed", "Failed"
         SUPPRESSED = "suppressed", "Suppressed"
         CANCELED = "canceled", "Canceled"
+        AGAIN = "again", "Sent again as new"
 
     email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now)

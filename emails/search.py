@@ -40,6 +40,16 @@ class Keys:
         rows = self._ordered(filter(None, (above, self.oldest)), filter(None, (below, self.newest)), oldest_first)
         return [row[-1] for row in rows.distinct()[:limit]]
 
+    @property
+    def subquery(self) -> QuerySet:
+        return self._ordered(filter(None, [self.oldest]), filter(None, [self.newest])).order_by().values(self.column)
+
+    def batches(self, size: int, below: UUID | None = None) -> Iterator[list[UUID]]:
+        """All ids, or all below one, the newest first."""
+        while ids := self.cut(size, below=below):
+            yield ids
+            below = ids[-1]
+
     def count(self, limit: int) -> int:
         """How many there are, counted no further than `limit`; a message may count once for each recipient."""
         return self._ordered(filter(None, [self.oldest]), filter(None, [self.newest]))[:limit].count()
@@ -104,7 +114,7 @@ def in_sandbox(query: str) -> Keys:
 class Search:
     """What is asked of messages; all of it must be met."""
 
-    to: Keys | None = None
+    to: tuple[Keys, ...] = ()
     state: str = ""
     priority: Priority | None = None
     tag: tuple[str, str] | None = None  # its name and its value, which may be empty for any
@@ -118,12 +128,14 @@ class Search:
         if len(criteria) > 1:
             criteria.sort(key=lambda keys: keys.count(RARE))
         if times := self._times():
-            criteria.append(Keys(EmailRequest.objects.filter(**times), **self._bounds()))
+            if criteria and criteria[0].column == "pk":
+                criteria[0] = replace(criteria[0], rows=criteria[0].rows.filter(**times))
+            else:
+                criteria.append(Keys(EmailRequest.objects.filter(**times), **self._bounds()))
         return reduce(Keys.and_also, criteria or [Keys(EmailRequest.objects.all())])
 
     def _criteria(self) -> Iterator[Keys]:
-        if self.to:
-            yield self.to
+        yield from self.to
         if self.tag:
             name, value = self.tag
             yield Keys(Tag.objects.all(), "email_id", {"name": name, "value": value} if value else {"name": name})

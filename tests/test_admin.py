@@ -1,5 +1,6 @@
 """The operator's desk: what it shows, and whom it lets do what."""
 
+import csv
 import re
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,8 +13,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from emails import doorbell, login
-from emails.admin import CappedPaginator
-from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, Suppression, Worker
+from emails.admin import CappedPaginator, EmailRequestAdmin
+from emails.models import ApiKey, Blob, EmailRequest, Hold, SandboxMessage, Suppression, Worker
 from emails.sandbox import store
 
 pytestmark = pytest.mark.django_db
@@ -145,8 +146,8 @@ def test_emails_are_found_by_recipient_and_id(desk, submit, query):
 def test_emails_are_filtered_by_state_and_priority(desk, submit):
     submit(subject="bulk", priority=2)
     submit(subject="urgent", priority=0)
-    assert "urgent" not in desk.get("/admin/emails/emailrequest/?priority__exact=2").text
-    assert "bulk" not in desk.get("/admin/emails/emailrequest/?state__exact=sent").text
+    assert "urgent" not in desk.get("/admin/emails/emailrequest/?queue=low").text
+    assert "bulk" not in desk.get("/admin/emails/emailrequest/?state=sent").text
 
 
 def test_a_list_costs_the_same_number_of_queries_however_long(desk, submit, django_assert_max_num_queries):
@@ -283,36 +284,144 @@ def test_the_sandboxs_mail_is_listed_without_its_bytes(desk, django_assert_max_n
 # Decisions
 
 
-def act(desk: Client, action: str, *emails: EmailRequest) -> str:
-    data = {"action": action, "_selected_action": [email.pk for email in emails]}
+def act(desk: Client, action: str, *emails: EmailRequest, **confirmed) -> str:
+    data = {"action": action, "_selected_action": [email.pk for email in emails], **confirmed}
     return desk.post("/admin/emails/emailrequest/", data, follow=True).text
+
+
+def decide(desk: Client, action: str, *emails: EmailRequest) -> str:
+    return act(desk, action, *emails, confirmed="yes")
+
+
+def act_on_all(desk: Client, action: str, query: str, **confirmed):
+    data = {"action": action, "select_across": "1", "_selected_action": "any", **confirmed}
+    return desk.post(f"/admin/emails/emailrequest/?{query}", data, follow=True)
 
 
 @pytest.mark.parametrize(
     "action, state, said",
     [
-        ("send_now", "queued", "Due at once: 1 of 1"),
-        ("give_up", "failed", "Given up"),
-        ("cancel", "canceled", "Canceled"),
+        ("send_now", "queued", "Due at once: 1 email."),
+        ("give_up", "failed", "Given up: 1 email."),
+        ("cancel", "canceled", "Canceled: 1 email."),
     ],
 )
 def test_an_operator_decides_about_waiting_mail_and_the_timeline_says_who(desk, submit, action, state, said):
-    email = submit()
-    assert said in act(desk, action, email)
+    email = submit(scheduled_at="in 1 hour")
+    assert "1 email" in act(desk, action, email) and email.events.count() == 1  # it asks first
+    assert said in decide(desk, action, email)
     assert EmailRequest.objects.get(pk=email.pk).state == state
     assert "admin" in email.events.last().detail
 
 
 def test_what_is_finished_stays_as_it_is(desk, submit):
     email = submit()
-    act(desk, "cancel", email)
-    assert "0 of 1 selected. The state of the other 1 did not allow it" in act(desk, "send_now", email)
+    decide(desk, "cancel", email)
+    assert "None of those that you chose is in a state that allows it" in act(desk, "send_now", email)
+    assert "Due at once: 0 emails." in decide(desk, "send_now", email)
+    other = submit()
+    page = act(desk, "cancel", email, other)
+    assert "Cancel: 1 email." in page and "1 more is selected, but in a state that does not allow it" in page
 
 
 def test_staff_who_may_only_look_decide_nothing(submit):
     email = submit()
-    act(staff("view_emailrequest"), "cancel", email)
+    decide(staff("view_emailrequest"), "cancel", email)
     assert EmailRequest.objects.get(pk=email.pk).state == "queued"
+
+
+def test_a_decision_about_all_that_match_is_made_in_batches(desk, submit, monkeypatch):
+    monkeypatch.setattr(EmailRequestAdmin, "BATCH", 2)
+    for number in range(5):
+        submit(to=f"u{number}@example.com", scheduled_at="in 1 hour" if number % 2 else None)
+    other, done = submit(to="moss@example.org"), submit(to="done@example.com")
+    decide(desk, "cancel", done)
+    page = act_on_all(desk, "give_up", "domain=example.com").text
+    assert "Give up: 5 emails." in page and "u4@example.com" in page and "moss@" not in page and "done@" not in page
+    assert "Given up: 5 emails." in act_on_all(desk, "give_up", "domain=example.com", confirmed="yes").text
+    assert EmailRequest.objects.filter(state="failed").count() == 5
+    assert EmailRequest.objects.get(pk=other.pk).state == "queued"
+
+
+def test_one_request_decides_about_so_many_and_says_so(desk, submit, monkeypatch):
+    monkeypatch.setattr(EmailRequestAdmin, "BATCH", 2)
+    monkeypatch.setattr(EmailRequestAdmin, "AT_ONCE", 4)
+    for _ in range(5):
+        submit()
+    assert "Cancel: 4 emails, the most for one time." in act_on_all(desk, "cancel", "").text
+    assert "Canceled: 4 emails." in act_on_all(desk, "cancel", "", confirmed="yes").text
+    assert "Canceled: 1 email." in act_on_all(desk, "cancel", "", confirmed="yes").text
+
+
+def test_what_is_made_due_is_counted_once(desk, submit):
+    for _ in range(3):
+        submit(scheduled_at="in 1 hour")
+    submit()
+    assert "Due at once: 4 emails." in act_on_all(desk, "send_now", "", confirmed="yes").text
+
+
+def test_uncertain_mail_is_decided_about(desk, submit):
+    uncertain, queued = submit(), submit()
+    EmailRequest.objects.filter(pk=uncertain.pk).update(state="unknown", due_at=None)
+    assert "Noted as sent: 1 email." in decide(desk, "confirm", uncertain, queued)
+    assert EmailRequest.objects.get(pk=uncertain.pk).state == "sent"
+    assert "admin found that it arrived" in uncertain.events.last().detail
+
+
+def test_mail_is_sent_again_as_new_with_all_that_it_carries(desk, submit):
+    file = {"filename": "bill.pdf", "content": [1, 2]}
+    old = submit(
+        to=["moss@example.com", "jen@example.com"], bcc="roy@example.com", attachments=[file], text="Once more",
+        tags=[{"name": "kind", "value": "bill"}], headers={"X-Shop": "7"},
+    )  # fmt: skip
+    assert "Sent again as new: 0 emails." in decide(desk, "send_again", old)  # it waits
+    decide(desk, "cancel", old)
+    assert "who has the old one gets another" in act(desk, "send_again", old)
+    assert "Sent again as new: 1 email." in decide(desk, "send_again", old)
+    new = EmailRequest.objects.exclude(pk=old.pk).get()
+    assert (new.state, new.to, new.subject, new.queue) == ("queued", old.to, old.subject, old.queue)
+    assert new.message_id == f"<{new.pk.hex}@example.com>"
+    assert sorted(new.recipients.values_list("address", "state")) == [
+        (f"{name}@example.com", "waiting") for name in ("jen", "moss", "roy")
+    ]
+    assert b"X-Shop: 7" in new.raw() and b"bill.pdf" in new.raw() and b"Once more" in new.raw()
+    assert Blob.objects.count() == 1 and new.tag_set.get().value == "bill"
+    assert f"sent again from {old.pk} by admin; queue default" in new.events.get().detail
+    assert old.events.last().detail == f"as {new.pk} by admin" and old.events.last().kind == "again"
+
+
+def test_a_selection_is_exported_and_no_cell_is_a_formula(desk, submit):
+    email = submit(
+        to=["moss@example.com", "jen@example.com"], subject="=HYPERLINK(1)", tags=[{"name": "a", "value": "b"}]
+    )
+    submit(to="roy@example.org", subject='Said "no", twice')
+    answer = act_on_all(desk, "export", "domain=example.com")
+    assert answer.streaming and answer["Content-Type"] == "text/csv; charset=utf-8"
+    [row] = csv.DictReader(answer.getvalue().decode().splitlines())
+    assert (row["id"], row["subject"], row["tags"]) == (str(email.pk), "'=HYPERLINK(1)", "a:b")
+    assert row["to"] == "moss@example.com, jen@example.com"
+    assert len(act_on_all(desk, "export", "").getvalue().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("domain=example.org", "b"), ("domain=@EXAMPLE.org", "b"), ("tag=kind", "ab"), ("tag=kind:one", "a"),
+        ("tag=no", ""), ("queue=low", "c"), ("after=2020-01-01T00:00", "abc"), ("before=2020-01-01T00:00", ""),
+        ("domain=example.com&queue=low", "c"), ("q=moss&tag=kind:two", "b"), ("state=queued&tag=kind", "ab"),
+        ("after=soon", ""), ("state=strange", ""), ("domain=example.com&q=moss@example.com&state=queued", "ac"),
+    ],
+)  # fmt: skip
+def test_emails_are_filtered(desk, submit, query, found):
+    submit(subject="is-a", tags=[{"name": "kind", "value": "one"}])
+    submit(subject="is-b", to="moss@example.org", tags=[{"name": "kind", "value": "two"}])
+    submit(subject="is-c", priority=2)
+    page = desk.get(f"/admin/emails/emailrequest/?{query}").text
+    assert re.findall(r">is-(\w)<", page) == sorted(found, reverse=True)
+
+
+def test_a_moment_that_is_none_is_said_to_be_none(desk):
+    assert "Enter a valid date/time" in desk.get("/admin/emails/emailrequest/?after=soon").text
 
 
 def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
@@ -320,7 +429,11 @@ def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
     hold = Hold.objects.get()
     assert (hold.target, hold.reason, hold.by) == ("default", "end of quarter freeze", "admin")
     assert "end of quarter freeze" in desk.get("/admin/emails/hold/").text
+    submit()
+    assert "Queue default (1 email waits)" in desk.get("/admin/emails/hold/add/").text
     data = {"action": "resume", "_selected_action": ["default"]}
+    assert "Queue default: end of quarter freeze (1 email waits)" in desk.post("/admin/emails/hold/", data).text
+    data["confirmed"] = "yes"
     assert "Resumed: Queue default" in desk.post("/admin/emails/hold/", data, follow=True).text
     assert not Hold.objects.exists()
 
@@ -330,6 +443,13 @@ def test_trouble_with_the_relay_can_be_seen_but_not_made(desk):
     assert not Hold.objects.exists()
     Hold.note_trouble("connection refused")
     assert "connection refused" in desk.get("/admin/emails/hold/").text
+
+
+def test_beside_the_dashboards_link_stand_the_levers_that_hold_mail(desk):
+    page = desk.get("/admin/").text
+    assert "the messages are sent all the same" in page and "rqsuspend" in page
+    for path in (DASHBOARD, "/admin/emails/emailrequest/", "/admin/emails/hold/add/"):
+        assert f'href="{path}"' in page and desk.get(path).status_code == 200
 
 
 def test_the_desk_warns_about_its_surroundings(desk):

@@ -16,7 +16,7 @@ def search(request: Request) -> Search:
     asked = request.query_params
     name, _, value = asked.get("tag", "").partition(":")
     return Search(
-        to=recipients(asked["to"]) if "to" in asked else None,
+        to=(recipients(asked["to"]),) if "to" in asked else (),
         state=choice(request, "state", sorted(State.values)) or "",
         tag=(name, value) if "tag" in asked else None,
         after=moment_of(asked["created_after"]) if "created_after" in asked else None,
