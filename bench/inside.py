@@ -17,7 +17,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailsite.settings")
 django.setup()
 
 from django.conf import settings  # noqa: E402
-from django.db import connection, transaction  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.db.models import Count, Max, Min  # noqa: E402
 from django.test import Client  # noqa: E402
 from django.utils import timezone  # noqa: E402
@@ -105,16 +105,11 @@ def costs() -> dict[str, float]:
     for ids in batched(_submit(10 * GROUP), GROUP):
         _timed(spent, "overdue poll", partial(emails.overdue, GROUP))
         claimed = _timed(spent, "claim", partial(emails.claim, ids, worker))
-        _timed(spent, "mark", partial(_mark, claimed, worker))
+        _timed(spent, "mark", partial(emails.record, worker, upcoming=claimed))
         settlements = [Settlement(email, Outcome({email.to[0]: accepted})) for email in claimed]
-        _timed(spent, "record", partial(emails.record, settlements, worker))
+        _timed(spent, "record", partial(emails.record, worker, settlements))
     worker.delete()
     return {name: statistics.median(found) for name, found in spent.items()}
-
-
-def _mark(claimed: list[EmailRequest], worker: Worker) -> None:
-    with transaction.atomic():
-        emails.mark(claimed, worker, timezone.now())
 
 
 def _timed[T](spent: dict[str, list[float]], name: str, step: Callable[[], T]) -> T:

@@ -352,12 +352,9 @@ class Engine:
                 written.beat = True
             if self._unsure:
                 emails.release_orphans(self.worker, self._held)
-            if finished:
-                written.settled = emails.record(finished, self.worker)
-                if self.holds.is_on_trial and any(settlement.outcome.is_answer for settlement in finished):
-                    Hold.end_trouble()
-            if upcoming:
-                written.marked = emails.mark(upcoming, self.worker, moment)
+            written.settled, written.marked = emails.record(self.worker, finished, upcoming, moment)
+            if self.holds.is_on_trial and any(settlement.outcome.is_answer for settlement in finished):
+                Hold.end_trouble()
             if poll or wanted or any(settlement.outcome.hold for settlement in finished):
                 self.holds = Hold.in_force()
             if wanted and not self._stopping.is_set():

@@ -31,7 +31,7 @@ from django.views.decorators.debug import sensitive_variables
 from emails import doorbell, mime, staging, states
 from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
-from emails.rows import insert, update_each, update_where
+from emails.rows import Statement, insert, insertion, run, update_each, update_where
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
 
@@ -437,11 +437,13 @@ class EmailQuerySet(models.QuerySet):
             for email in emails:
                 email.state, email.due_at, email.worker, email.claims = State.CLAIMED, None, worker, email.claims + 1
                 groups[email.claims].append(email.pk)
-            for claims, taken in groups.items():
-                values = {"due_at": None, "worker_id": worker.pk, "claims": claims}
-                self._move_each(taken, states.CLAIM, State.CLAIMED, values)
-            Suppression.apply([recipient for email in emails for recipient in email.recipients.all()])
-            Event.record(emails, Event.Kind.CLAIMED, lambda email: f"by worker {worker.name}")
+            writes = [
+                self._moving(taken, states.CLAIM, State.CLAIMED, {"due_at": None, "worker_id": worker.pk, "claims": n})
+                for n, taken in groups.items()
+            ]
+            writes += insertion(Event.of(email, Event.Kind.CLAIMED, f"by worker {worker.name}") for email in emails)
+            writes += Suppression.apply([recipient for email in emails for recipient in email.recipients.all()])
+            run(writes)
             return emails
 
     def overdue(self, limit: int, holds: Holds | None = None, grace: timedelta = OVERDUE_AFTER) -> list[UUID]:
@@ -462,55 +464,75 @@ class EmailQuerySet(models.QuerySet):
             return self.none()
         return self.filter(due_at__lte=timezone.now()).exclude(priority__in=holds.queues)
 
-    def mark(self, emails: "Sequence[EmailRequest]", worker: Worker, moment: datetime) -> set[UUID]:
-        """Durably notes that `emails` are about to be transmitted, for the first time at `moment` if at all.
-
-        Returns the ids of those whose claim is still `worker`'s: only these may go out.
-        """
-        groups = defaultdict(list)
-        for email in emails:
-            groups[email.claims, email.date or moment].append(email.pk)
-        held: set[UUID] = set()
-        for (claims, date), ids in groups.items():
-            guards = {"worker_id": [worker.pk], "claims": [claims]}
-            held |= self._move_each(ids, states.MARK, State.TRANSMITTING, {"date": date}, guards)
-        return held
-
     # Settling
 
-    def record(self, settlements: "Sequence[Settlement]", worker: Worker) -> set[UUID]:
-        """Writes down what the relay said, per recipient, and each message's next state, in one transaction.
+    def record(
+        self,
+        worker: Worker,
+        settlements: "Sequence[Settlement]" = (),
+        upcoming: "Sequence[EmailRequest]" = (),
+        moment: datetime | None = None,
+    ) -> tuple[set[UUID], set[UUID]]:
+        """What a worker must have on disk before it goes on: outcomes, and marks for what it transmits next.
 
-        A claim that was freed meanwhile but that nobody took over is still settled; one that another worker
-        has taken over is not touched, and its timeline says so. Returns the ids that were settled.
+        Outcomes: what the relay said, per recipient, and each message's next state. A claim that was freed
+        meanwhile but that nobody took over is still settled; one that another worker has taken over is not
+        touched, and its timeline says so. Marks: `upcoming` are about to be transmitted, for the first time at
+        `moment` if at all.
+
+        Returns the ids that were settled, and the ids that were marked: only these may go out.
         """
         with transaction.atomic(savepoint=False):
-            settled = self._settle(settlements, states.SETTLE)
+            outcomes = self._settling(settlements, states.SETTLE)
+            returned = run(outcomes + self._marking(upcoming, worker, moment or timezone.now()))
+            settled = set().union(*returned[: len(outcomes)])
+            marked = set().union(*returned[len(outcomes) :])
             missed = [settlement for settlement in settlements if settlement.email.pk not in settled]
             earlier = self._settled_earlier(missed)
             missed = [settlement for settlement in missed if settlement.email.pk not in earlier]
-            settled |= self._settle(missed, states.SETTLE_LATE)
+            settled = settled.union(*run(self._settling(missed, states.SETTLE_LATE)))
             done = [settlement for settlement in settlements if settlement.email.pk in settled]
-            Recipient.note([recipient for settlement in done for recipient in settlement.changed])
-            insert([Event.of(s.email, s.email.settled_as, s.email.detail) for s in done])
+            changed = [recipient for settlement in done for recipient in settlement.changed]
+            events = insertion(Event.of(s.email, s.email.settled_as, s.email.detail) for s in done)
+            run(update_each(changed, ["state", "reply"]) + events)
             self._note_late([settlement for settlement in missed if settlement.email.pk not in settled], worker)
             troubles = [s.outcome.trouble or s.outcome.unknown for s in settlements if s.outcome.hold]
             if troubles:
                 Hold.note_trouble(troubles[0])
-        return settled | earlier
+        return settled | earlier, marked
 
-    def _settle(self, settlements: "Sequence[Settlement]", transition: Transition) -> set[UUID]:
+    def _settling(self, settlements: "Sequence[Settlement]", transition: Transition) -> list[Statement]:
         """Moves messages to where their outcome takes them, as far as their claim is still the one in hand."""
         groups = defaultdict(list)
         now = timezone.now()
         for email in (settlement.email for settlement in settlements):
             finished_at = now if email.is_finished else None
             groups[email.claims, email.state, email.due_at, email.attempts, finished_at].append(email.pk)
-        settled: set[UUID] = set()
-        for (claims, state, due_at, attempts, finished_at), ids in groups.items():
-            values = {"worker_id": None, "due_at": due_at, "attempts": attempts, "finished_at": finished_at}
-            settled |= self._move_each(ids, transition, state, values, {"claims": [claims]})
-        return settled
+        return [
+            self._moving(
+                ids,
+                transition,
+                state,
+                {"worker_id": None, "due_at": due_at, "attempts": attempts, "finished_at": finished_at},
+                {"claims": [claims]},
+            )
+            for (claims, state, due_at, attempts, finished_at), ids in groups.items()
+        ]
+
+    def _marking(self, emails: "Sequence[EmailRequest]", worker: Worker, moment: datetime) -> list[Statement]:
+        groups = defaultdict(list)
+        for email in emails:
+            groups[email.claims, email.date or moment].append(email.pk)
+        return [
+            self._moving(
+                ids,
+                states.MARK,
+                State.TRANSMITTING,
+                {"date": date},
+                {"claims": [claims], "worker_id": [worker.pk]},
+            )
+            for (claims, date), ids in groups.items()
+        ]
 
     def _settled_earlier(self, settlements: "Sequence[Settlement]") -> set[UUID]:
         """Those that an earlier try of this very commit has settled, though its answer was lost."""
@@ -666,15 +688,15 @@ class EmailQuerySet(models.QuerySet):
         assert target in transition.targets
         return self.filter(state__in=transition.sources).update(state=target, **fields)
 
-    def _move_each(
+    def _moving(
         self,
         ids: Sequence[UUID],
         transition: Transition,
         target: State,
         values: Mapping[str, Any],
         guards: Mapping[str, Collection[Any]] = MappingProxyType({}),
-    ) -> set[UUID]:
-        """The same, where it is done for every message: with plain values, if `guards` hold. Returns whose changed."""
+    ) -> Statement:
+        """The same as a statement, for what is done with every message: plain values, where `guards` hold."""
         assert target in transition.targets
         values, guards = {"state": target, **values}, {"state": transition.sources, **guards}
         return update_where(EmailRequest, ids, values, guards)
@@ -1060,11 +1082,6 @@ class Recipient(models.Model):
             email=email, mailbox=address.mailbox.lower(), domain=address.domain.lower(), address=address.envelope
         )
 
-    @classmethod
-    def note(cls, changed: "Sequence[Recipient]") -> None:
-        """Writes the state and the reply of each: relays' replies are all different."""
-        update_each(cls, changed, ["state", "reply"])
-
     @property
     def is_waiting(self) -> bool:
         return self.state in self.WAITING
@@ -1101,8 +1118,11 @@ class Suppression(models.Model):
         return {one for one in addresses if one.mailbox.lower() in listed or not settings.ONLY_TO.lets(one)}
 
     @classmethod
-    def apply(cls, recipients: "Sequence[Recipient]") -> None:
-        """Marks those of `recipients` that are about to be sent to but are on the list, or not on ONLY_TO."""
+    def apply(cls, recipients: "Sequence[Recipient]") -> list[Statement]:
+        """Marks those of `recipients` that are about to be sent to but are on the list, or not on ONLY_TO.
+
+        Returns what stores that.
+        """
         waiting = [recipient for recipient in recipients if recipient.is_waiting]
         found = cls.objects.filter(mailbox__in={recipient.mailbox for recipient in waiting})
         listed = set(found.values_list("mailbox", flat=True))
@@ -1111,7 +1131,7 @@ class Suppression(models.Model):
                 recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list: not sent to"
             elif not settings.ONLY_TO.lets(recipient):
                 recipient.state, recipient.reply = Recipient.State.SUPPRESSED, staging.HELD_BACK
-        Recipient.note([recipient for recipient in waiting if not recipient.is_waiting])
+        return update_each([recipient for recipient in waiting if not recipient.is_waiting], ["state", "reply"])
 
 
 class Event(models.Model):

@@ -5,10 +5,12 @@ PostgreSQL. Keys that the database makes are not handed back, and no conflict is
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, models
 
@@ -16,54 +18,93 @@ from django.db import connection, models
 PLAIN = (models.CharField, models.TextField, models.IntegerField, models.FloatField)
 
 
+@dataclass(frozen=True)
+class Statement:
+    sql: str
+    values: Sequence[Any]
+
+
+def run(statements: Iterable[Statement]) -> list[set[UUID]]:
+    """Runs them in their order; for each the ids that it returns. On PostgreSQL all share one round trip."""
+    statements = list(statements)
+    if connection.vendor == "postgresql" and statements:
+        sql = "; ".join(statement.sql for statement in statements)
+        values = [value for statement in statements for value in statement.values]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            returned = [_ids(cursor)]
+            while cursor.nextset():
+                returned.append(_ids(cursor))
+            return returned
+    with connection.cursor() as cursor:
+        return [_ids(cursor.execute(statement.sql, statement.values)) for statement in statements]
+
+
+def _ids(cursor: Any) -> set[UUID]:
+    rows = cursor.fetchall() if cursor.description else []
+    return {id if isinstance(id, UUID) else UUID(id) for (id,) in rows}
+
+
 def insert(rows: Iterable[models.Model]) -> None:
-    """Inserts rows of one model."""
+    """Inserts rows of one model, any number."""
+    table, columns, records = _prepared(rows)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql" and len(records) > 1:  # COPY costs the server half as much
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for record in records:
+                    copy.write_row(record)
+        elif records:
+            places = ", ".join(["%s"] * len(records[0]))
+            cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", records)
+
+
+def insertion(rows: Iterable[models.Model]) -> list[Statement]:
+    """Inserts a few rows of one model, together with other statements; none where there are no rows."""
+    table, columns, records = _prepared(rows)
+    if not records:
+        return []
+    places = ", ".join([f"({', '.join(['%s'] * len(records[0]))})"] * len(records))
+    values = [value for record in records for value in record]
+    return [Statement(f"INSERT INTO {table} ({columns}) VALUES {places}", values)]
+
+
+def update_where(
+    model: type[models.Model], ids: Collection[UUID], values: Mapping[str, Any], guards: Mapping[str, Collection[Any]]
+) -> Statement:
+    """Sets `values` in those of `ids` whose columns have one of the values in `guards`, and returns their ids."""
+    columns = ", ".join(f"{name} = %s" for name in values)
+    conditions = {"id": ids, **guards}
+    where = " AND ".join(f"{name} IN ({', '.join(['%s'] * len(allowed))})" for name, allowed in conditions.items())
+    parameters = [_stored(model, name, value) for name, value in values.items()]
+    parameters += [_stored(model, name, value) for name, allowed in conditions.items() for value in allowed]
+    return Statement(f"UPDATE {model._meta.db_table} SET {columns} WHERE {where} RETURNING id", parameters)
+
+
+def update_each(rows: Sequence[models.Model], names: Sequence[str]) -> list[Statement]:
+    """Writes the columns `names`, which are text, of rows of one model; none where there are no rows."""
+    if not rows:
+        return []
+    model = type(rows[0])
+    table = model._meta.db_table
+    columns = ", ".join(f"{name} = new.column{n}" for n, name in enumerate(names, 2))
+    places = ", ".join([f"({', '.join(['%s'] * (len(names) + 1))})"] * len(rows))
+    values = [_stored(model, name, getattr(row, name)) for row in rows for name in ("id", *names)]
+    return [Statement(f"UPDATE {table} SET {columns} FROM (VALUES {places}) AS new WHERE {table}.id = column1", values)]
+
+
+def _prepared(rows: Iterable[models.Model]) -> tuple[str, str, list[list[Any]]]:
+    """The table's name, the columns' names, and the values of each row as the database driver takes them."""
     rows = list(rows)
     if not rows:
-        return
-    model = type(rows[0])
-    values_of, others = _reader(model)
+        return "", "", []
+    values_of, others = _reader(type(rows[0]))
     records = [list(values_of(row)) for row in rows]
     for index, field in others:
         for record in records:
             if record[index] is not None:
                 record[index] = field.get_db_prep_save(record[index], connection)
-    table, columns = _names(model)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql" and len(records) > 1:  # COPY costs the server half as much
-            with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-                for record in records:
-                    copy.write_row(record)
-        else:
-            places = ", ".join(["%s"] * len(columns))
-            cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", records)
-
-
-def update_where(
-    model: type[models.Model], ids: Collection[Any], values: Mapping[str, Any], guards: Mapping[str, Collection[Any]]
-) -> set[Any]:
-    """Sets `values` in those of `ids` whose columns have one of the values in `guards`. Returns their ids."""
-    if not ids:
-        return set()
-    by_stored = {_stored(model, "id", id): id for id in ids}
-    columns = ", ".join(f"{name} = %s" for name in values)
-    conditions = {"id": by_stored, **{name: [_stored(model, name, v) for v in guards[name]] for name in guards}}
-    where = " AND ".join(f"{name} IN ({', '.join(['%s'] * len(conditions[name]))})" for name in conditions)
-    parameters = [_stored(model, name, value) for name, value in values.items()]
-    parameters += [value for allowed in conditions.values() for value in allowed]
-    done = _run(f"UPDATE {model._meta.db_table} SET {columns} WHERE {where} RETURNING id", parameters)
-    return {by_stored[id] for (id,) in done}
-
-
-def update_each(model: type[models.Model], rows: Sequence[models.Model], names: Sequence[str]) -> None:
-    """Writes the columns `names`, which are text, of rows that all have values of their own."""
-    if not rows:
-        return
-    table = model._meta.db_table
-    columns = ", ".join(f"{name} = new.column{n}" for n, name in enumerate(names, 2))
-    places = ", ".join([f"({', '.join(['%s'] * (len(names) + 1))})"] * len(rows))
-    values = [_stored(model, name, getattr(row, name)) for row in rows for name in ("id", *names)]
-    _run(f"UPDATE {table} SET {columns} FROM (VALUES {places}) AS new WHERE {table}.id = new.column1", values)
+    table, columns = _names(type(rows[0]))
+    return table, ", ".join(columns), records
 
 
 def _fields(model: type[models.Model]) -> list[models.Field]:
@@ -88,9 +129,3 @@ def _names(model: type[models.Model]) -> tuple[str, list[str]]:
 def _stored(model: type[models.Model], name: str, value: Any) -> Any:
     value = value.value if isinstance(value, Enum) else value
     return model._meta.get_field(name).get_db_prep_save(value, connection)
-
-
-def _run(statement: str, values: Sequence[Any]) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return cursor.fetchall() if cursor.description else []

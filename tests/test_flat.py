@@ -11,7 +11,6 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test import Client
-from django.utils import timezone
 
 from bench.fill import fill
 from emails import admin, login, playground, search
@@ -189,8 +188,8 @@ def test_a_message_is_accepted_and_sent():
     ids = EmailRequest.objects.overdue(5)
     claimed = []
     is_small(lambda: claimed.extend(EmailRequest.objects.claim(ids, worker)))
-    is_small(lambda: EmailRequest.objects.mark(claimed, worker, timezone.now()))
+    is_small(lambda: EmailRequest.objects.record(worker, upcoming=claimed))
     done = Result(Verdict.ACCEPTED, Reply(250, "Ok"))
     outcomes = [Outcome({one.address: done for one in Recipient.objects.filter(email=email)}) for email in claimed]
     settled = [Settlement(email, outcome) for email, outcome in zip(claimed, outcomes, strict=True)]
-    is_small(lambda: EmailRequest.objects.record(settled, worker))
+    is_small(lambda: EmailRequest.objects.record(worker, settled))
