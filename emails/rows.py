@@ -50,7 +50,7 @@ def insert(rows: Iterable[models.Model]) -> None:
     table, columns, records = _prepared(rows)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and len(records) > 1:  # COPY costs the server half as much
-            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
                 for record in records:
                     copy.write_row(record)
         elif records:

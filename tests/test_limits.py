@@ -171,8 +171,8 @@ def test_accepting_an_email_costs_one_transaction_and_one_ring(api, django_asser
     api.get("/emails")  # notes that the key is used, once a minute
     doorbell.queue("default").enqueue_many([])  # registers the queue, once in its life
     with django_assert_num_queries(7) as queries:
-        assert api.post("/emails", FULL).status_code == 200
-    assert [query["sql"].split()[0] for query in queries] == [
+        assert api.post("/emails", GOOD).status_code == 200
+    assert [query["sql"].removeprefix("1 times: ").split()[0] for query in queries] == [
         "SELECT", "SAVEPOINT", "INSERT", "INSERT", "INSERT", "INSERT", "RELEASE",
     ]  # fmt: skip
 
@@ -194,4 +194,4 @@ def test_a_rate_limit_costs_no_query(api, django_assert_num_queries):
     limit(api, rate_limit=1000, daily_quota=1000)
     api.get("/emails")
     with django_assert_num_queries(7):
-        api.post("/emails", FULL)
+        api.post("/emails", GOOD)

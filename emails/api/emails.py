@@ -8,7 +8,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from emails import advice, why
+from emails import accepting, advice, why
 from emails.addresses import shortened
 from emails.api import description as api
 from emails.api import limits
@@ -137,7 +137,7 @@ def stored(
     """Stores what was checked, and answers with the ids."""
     with limits.quota(request.auth, len(drafts)) as spent:
         try:
-            emails = EmailRequest.objects.submit(drafts, origin=by_key(request), priority=priority, once=once)
+            emails = accepting.submit(drafts, origin=by_key(request), priority=priority, once=once)
         except OnceConflict as conflict:
             raise conflicted(conflict) from None
         spent.keep = not emails[0].is_replay
