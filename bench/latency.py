@@ -82,7 +82,7 @@ def measure_on(database: str, options: argparse.Namespace) -> list[Line]:
                     raise Broken("The backlog ran out: give a larger --backlog, or fewer --seconds.")
                 worker.stop()
                 title = f"{NAMES[database]}, {f'{waiting:,} waiting' if waiting else 'idle'}"
-                cuts = statistics.quantiles(times, n=100)
+                cuts = statistics.quantiles(times, n=100, method="inclusive")
                 for what, value in {"p50": cuts[49], "p99": cuts[98], "all mail": rate}.items():
                     found.setdefault(f"{title}: {what}", []).append(value)
                 progress(
