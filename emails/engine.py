@@ -443,13 +443,12 @@ class Engine:
         return True
 
     def _report(self, settlement: Settlement) -> None:
-        """Says in log and job how an attempt ended."""
+        """Says in the job how an attempt ended."""
         email, outcome = settlement.email, settlement.outcome
         text = f"{State(email.state).label}: {email.detail or outcome}"
         if email.delay and email.state == State.SENT:
             print(f"Email sent to {email.first_recipient}!", flush=True)
             text = f"Task complete: Email sent to {email.first_recipient}"
-        logger.info("Message %s: %s", email.pk, text)
         self.settled.put(Settled(str(email.pk), text, keep=email.job().keep, failed=email.state == State.FAILED))
         if email.due_at == email.created_at and not outcome.hold and not self._stopping.is_set():
             self.claim([email.pk])  # it is due at once, and no job will come for it
@@ -500,7 +499,7 @@ class Engine:
         try:
             message = self._persist(email.raw)
         except Exception as error:
-            logger.exception("Message %s can't be built.", email.pk)
+            logger.exception("Message %s can't be built.", email.pk, extra={"email": str(email.pk)})
             return Outcome(broken=f"the message can't be built: {error!r}")
         finally:
             connection.close()
@@ -510,7 +509,8 @@ class Engine:
             else:
                 outcome = relay.send(email.envelope_sender, recipients, message)
         except Exception as error:
-            logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk)
+            about = {"email": str(email.pk)}
+            logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk, extra=about)
             relay.close()
             outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
         outcome.hold = self._is_the_relays(outcome) and self._may_finish()

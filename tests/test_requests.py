@@ -13,7 +13,7 @@ from tests.test_api import FULL, refuse
 
 pytestmark = pytest.mark.django_db
 
-LINE = re.compile(r"([A-Z]+) (\S+) (\d{3}) in (\d+) ms, key (.+), request (\S+)")
+LINE = re.compile(r"([A-Z]+) (\S+) (\d{3}) in (\d+) ms, key (.+), from 127\.0\.0\.1, request (\S+)")
 
 
 def lines(caplog) -> list[re.Match]:
@@ -59,6 +59,16 @@ def test_other_answers_have_an_id_and_no_line(client, caplog, path):
     caplog.set_level(logging.INFO)
     assert client.get(path)["request-id"]
     assert not lines(caplog)
+
+
+def test_what_changes_something_on_a_page_has_a_line(client, caplog):
+    caplog.set_level(logging.INFO)
+    client.post("/login", {"username": "moss", "password": "a secret"})
+    client.post("/login/a-token")
+    assert [(line[1], line[2], line[3]) for line in lines(caplog)] == [
+        ("POST", "/login", "200"),
+        ("POST", "/login/…", "405"),
+    ]
 
 
 def test_a_host_name_that_is_not_ours(api):

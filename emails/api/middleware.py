@@ -1,4 +1,7 @@
-"""The outermost layer: a `request-id` on each answer, and a line in the log for each request of the API."""
+"""The outermost layer: a `request-id` on each answer, and a line in the log for each request that may matter.
+
+Those are all of the API, and on the pages those that change something: who looks at a page leaves no line.
+"""
 
 import logging
 import re
@@ -10,6 +13,7 @@ import uuid_utils.compat as uuid
 from django.http import HttpRequest, HttpResponse
 
 from emails.api.paths import for_the_log, is_of_the_api
+from mailsite import logs
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +30,27 @@ class RequestIdMiddleware:
         began = time.perf_counter()
         given = request.headers.get("request-id") or request.headers.get("x-request-id") or ""
         request.id = given if SANE.fullmatch(given) else str(uuid.uuid7())
-        response = self.get_response(request)
-        response["request-id"] = request.id
-        if is_of_the_api(request.path):
-            response._has_been_logged = True  # here, and so not by Django once more
-            milliseconds = (time.perf_counter() - began) * 1000
-            key = getattr(request, "api_key", None)
-            logger.info(
-                "%s %s %d in %.0f ms, key %s, request %s",
-                quote(request.method), for_the_log(request.path), response.status_code, milliseconds,
-                key.name if key else "-", request.id,
-            )  # fmt: skip
+        token = logs.request_at_hand.set(request)
+        try:
+            response = self.get_response(request)
+            response["request-id"] = request.id
+            if is_of_the_api(request.path) or request.method not in ("GET", "HEAD"):
+                response._has_been_logged = True  # here, and so not by Django once more
+                log(request, response, round((time.perf_counter() - began) * 1000))
+        finally:
+            logs.request_at_hand.reset(token)
         return response
+
+
+def log(request: HttpRequest, response: HttpResponse, milliseconds: int) -> None:
+    method, path = quote(request.method), for_the_log(request.path)
+    key = getattr(request, "api_key", None)
+    client = request.META.get("REMOTE_ADDR", "-")
+    logger.info(
+        "%s %s %d in %d ms, key %s, from %s, request %s",
+        method, path, response.status_code, milliseconds, key.name if key else "-", client, request.id,
+        extra={
+            "method": method, "path": path, "status": response.status_code, "milliseconds": milliseconds,
+            "client": client,
+        },
+    )  # fmt: skip

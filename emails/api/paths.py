@@ -19,9 +19,10 @@ def is_of_the_api(path: str) -> bool:
 
 
 def for_the_log(path: str) -> str:
-    """The path without what could break a line, and without the signature that opens a download."""
-    if path.startswith("/downloads/"):
-        return "/downloads/…"
+    """The path without what could break a line, and without what opens a download or a session."""
+    for secret in ("/downloads/", "/login/"):
+        if path.startswith(secret):
+            return f"{secret}…"
     path = quote(path)
     return path if len(path) <= 200 else f"{path[:200]}…"
 
