@@ -9,7 +9,7 @@ are those of rq 3.0 (pinned); tests/test_doorbell.py holds what is written here 
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -107,23 +107,26 @@ class Ledger:
         self.queues = worker.queues
         self.running: dict[str, Popped] = {}
         self._owed: dict[str, float] = defaultdict(float)  # pops that lower queues have coming
+        self._executions = WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker.name)
         self._execution = uuid4().hex  # a job runs once at a time here, so one id serves them all
 
-    def pop(self, limit: int, timeout: float, without: Collection[str] = ()) -> list[Popped]:
+    def pop(self, limit: int, timeout: float, without: Collection[str] = (), reserve: int = 0) -> list[Popped]:
         """Up to `limit` ids, the most urgent queue first; of every ten pops a waiting lower queue gets one.
 
-        Queues named in `without` are left alone. With nothing there, waits up to `timeout` seconds for one.
+        The last `reserve` are for the most urgent queue alone. Queues named in `without` are left alone. With
+        nothing there, waits up to `timeout` seconds for one.
         """
-        queues = [source for source in self.queues if source.name not in without]
+        limits = {source: max(0, limit - reserve) for source in self.queues} | {self.queues[0]: limit}
+        queues = [source for source in self.queues if source.name not in without and limits[source]]
         lower: list[Popped] = []
         for source in queues[1:]:
-            self._owed[source.name] += limit / 10
-            due = min(int(self._owed[source.name]), limit - len(lower))
+            self._owed[source.name] += limits[source] / 10
+            due = min(int(self._owed[source.name]), limits[source] - len(lower))
             self._owed[source.name] -= due  # also where nothing waits: what isn't used isn't saved up
             lower += self._take(source, due)
         popped: list[Popped] = []
         for source in queues:
-            popped += self._take(source, limit - len(lower) - len(popped))
+            popped += self._take(source, limits[source] - len(lower) - len(popped))
             popped += [job for job in lower if job.queue == source.name]
         if not popped and timeout:
             if not queues:
@@ -140,18 +143,20 @@ class Ledger:
     def start(self, popped: Iterable[Popped]) -> None:
         """Registers jobs as started by this worker. A job that somebody has deleted stays deleted."""
         known = self._existing(list(popped))
+        if not known:
+            return
         moment = utcformat(now())
         started = {"status": JobStatus.STARTED, "started_at": moment, "last_heartbeat": moment}
+        started["worker_name"] = self.worker.name
         with self.connection.pipeline() as pipe:
             for job in known:
                 execution = self._execution_of(job.id)
-                pipe.hset(RQJob.key_for(job.id), mapping={**started, "worker_name": self.worker.name})
+                pipe.hset(RQJob.key_for(job.id), mapping=started)
                 pipe.hset(execution.key, mapping=execution.serialize())
-                pipe.sadd(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), execution.composite_key)
+            pipe.sadd(self._executions, *(self._execution_of(job.id).composite_key for job in known))
+            pipe.expire(self._executions, STARTED_TTL)
             self._believe(pipe, known)
-            if known:
-                pipe.expire(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), STARTED_TTL)
-                self.worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
+            self.worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
             pipe.execute()
         self.running |= {job.id: job for job in known}
 
@@ -163,7 +168,9 @@ class Ledger:
             for job, end in ended:
                 if job.id in kept:
                     self._write_end(pipe, job, end)
-                self._end_execution(pipe, job)
+            self._end_executions(pipe, [job for job, _ in ended])
+            for name, count in Counter(end.failed for job, end in ended if job.id in kept).items():
+                pipe.hincrby(self.worker.key, "failed_job_count" if name else "successful_job_count", count)
             if not self.running:
                 self.worker.set_state(WorkerStatus.IDLE, pipeline=pipe)
             pipe.execute()
@@ -183,7 +190,6 @@ class Ledger:
             exc_string=end.text if end.failed else None,
             worker_name=self.worker.name,
         ).save(keep, pipe)
-        pipe.hincrby(self.worker.key, "failed_job_count" if end.failed else "successful_job_count", 1)
 
     def _existing(self, jobs: list[Popped]) -> list[Popped]:
         """Those that nobody has deleted on the dashboard: writing to the others would make half a job anew."""
@@ -199,7 +205,7 @@ class Ledger:
         if not (job := self.running.pop(job_id, None)):
             return None
         with self.connection.pipeline() as pipe:
-            self._end_execution(pipe, job)
+            self._end_executions(pipe, [job])
             pipe.execute()
         return job
 
@@ -215,18 +221,29 @@ class Ledger:
     def _believe(self, pipe: Pipeline, jobs: list[Popped]) -> None:
         """Merely looking at the dashboard's page of started jobs fails those without a recent heartbeat."""
         until = current_timestamp() + STARTED_TTL
+        for registry, group in self._by_registry(jobs).items():
+            pipe.zadd(registry, {self._execution_of(job.id).composite_key: until for job in group})
         for job in jobs:
-            execution = self._execution_of(job.id)
-            pipe.zadd(StartedJobRegistry.key_template.format(job.queue), {execution.composite_key: until})
-            pipe.zadd(ExecutionRegistry.key_template.format(job.id), {execution.id: until})
+            pipe.zadd(ExecutionRegistry.key_template.format(job.id), {self._execution: until})
             pipe.expire(ExecutionRegistry.key_template.format(job.id), STARTED_TTL)
-            pipe.expire(execution.key, STARTED_TTL)
+            pipe.expire(self._execution_of(job.id).key, STARTED_TTL)
 
-    def _end_execution(self, pipe: Pipeline, job: Popped) -> None:
-        execution = self._execution_of(job.id)
-        pipe.zrem(StartedJobRegistry.key_template.format(job.queue), execution.composite_key)
-        pipe.delete(execution.key, ExecutionRegistry.key_template.format(job.id))
-        pipe.srem(WORKER_EXECUTIONS_KEY_TEMPLATE.format(self.worker.name), execution.composite_key)
+    def _end_executions(self, pipe: Pipeline, jobs: list[Popped]) -> None:
+        if not jobs:
+            return
+        executions = [self._execution_of(job.id) for job in jobs]
+        for registry, group in self._by_registry(jobs).items():
+            pipe.zrem(registry, *(self._execution_of(job.id).composite_key for job in group))
+        pipe.delete(*(execution.key for execution in executions))
+        pipe.delete(*(ExecutionRegistry.key_template.format(job.id) for job in jobs))
+        pipe.srem(self._executions, *(execution.composite_key for execution in executions))
+
+    def _by_registry(self, jobs: list[Popped]) -> dict[str, list[Popped]]:
+        """Jobs by the registry of started jobs in which they stand."""
+        groups = defaultdict(list)
+        for job in jobs:
+            groups[StartedJobRegistry.key_template.format(job.queue)].append(job)
+        return groups
 
     def _execution_of(self, job_id: str) -> Execution:
         return Execution(self._execution, job_id, self.connection, self.worker.name)

@@ -70,6 +70,7 @@ class Step:
     finished: Settlement | None
     next: EmailRequest | None
     may_transmit: bool = False
+    is_recorded: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -202,18 +203,13 @@ class Engine:
         for thread in (self._committer, *self._senders):
             thread.start()
 
-    @property
-    def room(self) -> int:
-        """How many more messages may be claimed now."""
+    def room(self, urgent: bool = False) -> int:
+        """How many more messages may be claimed now. A fifth of all is kept for `urgent` ones."""
         with self._lock:
-            return max(0, self._room)
-
-    @property
-    def _room(self) -> int:
-        if self._stopping.is_set() or self.suspended or self.holds.relay:
-            return 0
-        capacity = settings.SENDERS if self.holds.is_on_trial else CAPACITY
-        return capacity - len(self._held) - self._asked
+            if self._stopping.is_set() or self.suspended or self.holds.relay:
+                return 0
+            capacity = settings.SENDERS if self.holds.is_on_trial else CAPACITY
+            return max(0, (capacity if urgent else capacity * 4 // 5) - len(self._held) - self._asked)
 
     @property
     def is_idle(self) -> bool:
@@ -310,10 +306,8 @@ class Engine:
             if step.next and step.next.pk in written.marked:
                 step.next.date = step.next.date or moment
                 step.may_transmit = True
+            step.is_recorded = bool(step.finished) and step.finished.email.pk in written.settled
             step.done.set()
-        for settlement in finished:
-            if settlement.email.pk in written.settled:
-                self._report(settlement)
         for email in ended:
             if email.pk not in written.settled:
                 self.settled.put(Settled(str(email.pk), "Taken over by another worker."))
@@ -403,17 +397,22 @@ class Engine:
         self._probes = [probe for probe in self._probes if probe.is_alive()]
         if self.holds.trouble and len(self._probes) < 3:
             written.won_probe = Hold.win_probe()
-        room = self._room + asked - len(written.claimed)  # what was asked for is either claimed by now or not to be had
+        room = (
+            self.room() + asked - len(written.claimed)
+        )  # what was asked for is either claimed by now or not to be had
         quota = room if self.doorbell_silent else min(room, CAPACITY // 10)
         if quota <= 0:
             if self._held and not self.suspended and not self.holds.relay:
                 self._next_poll = now + 0.1  # full: again when some are gone
             return
         ids = EmailRequest.objects.overdue(quota, self.holds)
-        if len(ids) == quota:
-            self._next_poll = now + (0 if self.doorbell_silent else 0.1)  # there is more, and no job will come for it
-        if ids:
-            written.claimed += EmailRequest.objects.claim(ids, self.worker, self.holds)
+        found = EmailRequest.objects.claim(ids, self.worker, self.holds) if ids else []
+        written.claimed += found
+        if len(ids) == quota:  # there is more
+            if self.doorbell_silent:
+                self._next_poll = now
+            elif any(email.claimed_from != State.QUEUED for email in found):  # and no job will come for it
+                self._next_poll = now + 0.1
 
     def _persist[T](self, write: Callable[[], T]) -> T:
         """Runs `write` until the database can take it: an outcome in hand is never dropped."""
@@ -473,9 +472,11 @@ class Engine:
             email = None if troubled else self._next(relay, wait=finished is None)
             if finished or email:
                 step = Step(finished, email)
-                finished = None
                 self._inbox.put(step)
                 step.done.wait()
+                if step.is_recorded:
+                    self._report(step.finished)
+                finished = None
                 if troubled:
                     self._stopping.wait(1)
                 if email and step.may_transmit:
@@ -493,7 +494,7 @@ class Engine:
         return email
 
     def _attempt(self, relay: Connection, email: EmailRequest) -> Outcome:
-        recipients = [recipient.address for recipient in email.recipients.all() if recipient.is_waiting]
+        recipients = [recipient.address for recipient in email.addressees if recipient.is_waiting]
         if not recipients:
             return Outcome()
         try:

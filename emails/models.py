@@ -22,10 +22,11 @@ import uuid_utils.compat as uuid
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, OperationalError, connection, models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Prefetch, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
 
 from emails import doorbell, mime, staging, states
@@ -433,11 +434,13 @@ class EmailQuerySet(models.QuerySet):
         with transaction.atomic(savepoint=False):
             free = self._due(holds or Hold.in_force()).filter(pk__in=ids)
             free = free.select_for_update(skip_locked=True, of=("self",))
-            emails = list(free.select_related("content").prefetch_related("recipients"))
+            addressees = Prefetch("recipients", to_attr="addressees")
+            emails = list(free.select_related("content").prefetch_related(addressees))
             if not emails:
                 return []
             groups = defaultdict(list)
             for email in emails:
+                email.claimed_from = State(email.state)
                 email.state, email.due_at, email.worker, email.claims = State.CLAIMED, None, worker, email.claims + 1
                 groups[email.claims].append(email.pk)
             writes = [
@@ -445,7 +448,7 @@ class EmailQuerySet(models.QuerySet):
                 for n, taken in groups.items()
             ]
             writes += insertion(Event.of(email, Event.Kind.CLAIMED, f"by worker {worker.name}") for email in emails)
-            writes += Suppression.apply([recipient for email in emails for recipient in email.recipients.all()])
+            writes += Suppression.apply([recipient for email in emails for recipient in email.addressees])
             run(writes)
             return emails
 
@@ -748,6 +751,7 @@ class EmailRequest(models.Model):
     settled_as = ""
     detail = ""
     about: dict[str, str] = {}  # the ids of the request that made it: another's thread may store it
+    claimed_from = State.QUEUED  # the state in which `claim` found it
     is_replay = False  # whether `submit` found it stored before, under the same idempotency key
 
     class Meta:
@@ -829,6 +833,11 @@ class EmailRequest(models.Model):
     def queue(self) -> str:
         return Priority(self.priority).label
 
+    @cached_property
+    def addressees(self) -> "list[Recipient]":
+        """Its recipients, as they were when it was claimed."""
+        return list(self.recipients.all())
+
     @property
     def first_recipient(self) -> str:
         """The first address in `To`, and how many more there are."""
@@ -881,7 +890,7 @@ class EmailRequest(models.Model):
         """Works out the next state from what the relay said; `record` stores it. Returns changed recipients."""
         now = now or timezone.now()
         changed = []
-        for recipient in self.recipients.all():
+        for recipient in self.addressees:
             if result := outcome.results.get(recipient.address):
                 recipient.state, recipient.reply = result.verdict.value, str(result.reply)
                 changed.append(recipient)
@@ -903,7 +912,7 @@ class EmailRequest(models.Model):
 
     def _settle_by_recipient(self, outcome: Outcome, now: datetime) -> "list[Recipient]":
         """Any still waiting: deferred; else any accepted: sent; else bounced, or failed if we gave up."""
-        recipients = list(self.recipients.all())
+        recipients = self.addressees
         waiting = [recipient for recipient in recipients if recipient.is_waiting]
         if waiting and outcome.more:
             self._wait(State.QUEUED, Event.Kind.SENT, f"{outcome}; the other recipients follow", self.created_at)

@@ -31,6 +31,7 @@ from mailsite import logs
 logger = logging.getLogger(__name__)
 
 WAIT = 1.0  # seconds that the pump blocks at most
+TURN = 0.05  # seconds that it blocks at most while mail is on its way
 BEAT = 10.0  # seconds between two heartbeats in Redis
 
 
@@ -141,17 +142,20 @@ class MailWorker(BaseWorker):
             if time.monotonic() >= self._next_look:
                 self._look_for_suspension()
                 self._next_look = time.monotonic() + WAIT
-            room = engine.room if limit is None else min(engine.room, limit)
+            room, common = engine.room(urgent=True), engine.room()
+            if limit is not None:
+                room = min(room, limit)
             if not room:
                 time.sleep(0.25 if engine.is_idle else 0.01)  # held back, or full
                 return 0
-            if room < CAPACITY // 2 and time.monotonic() < self._next_pop:
-                time.sleep(0.005)  # a claim costs the same for many as for few
-                return 0
-            self._next_pop = time.monotonic() + 0.05
+            if common < CAPACITY // 2 and time.monotonic() < self._next_pop:
+                common = 0  # a claim costs the same for many as for few
             held = [priority.label for priority in engine.holds.queues]
-            popped = self.ledger.pop(room, timeout=wait if engine.is_idle else 0.05, without=held)
-            engine.doorbell_silent = not popped
+            patience = wait if engine.is_idle else TURN
+            popped = self.ledger.pop(room, patience, without=held, reserve=max(0, room - common))
+            if common:
+                self._next_pop = time.monotonic() + TURN
+                engine.doorbell_silent = not popped
             self._say_redis_is(there=True)
             if popped:
                 self._hand_over(popped)
