@@ -28,6 +28,7 @@ from django.utils import timezone
 
 from emails.doorbell import Settled
 from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Settlement, Worker
+from emails.pace import Pace
 from emails.smtp import Connection, Outcome, Trouble, Verdict
 from emails.staging import redirect
 from emails.states import State
@@ -173,9 +174,16 @@ class Engine:
 
         self._inbox: queue.SimpleQueue[Claim | Step | None] = queue.SimpleQueue()
         self._connections = [
-            Connection(settings.RELAY, settings.EHLO_NAME, settings.SMTP_TIMEOUTS, self._may_finish)
+            Connection(
+                settings.RELAY,
+                settings.EHLO_NAME,
+                settings.SMTP_TIMEOUTS,
+                self._may_finish,
+                most_messages=settings.MESSAGES_PER_CONNECTION,
+            )
             for _ in range(settings.SENDERS)
         ]
+        self._pace = Pace(settings.RELAY_RATE, str(settings.RELAY))
         self._lineup = Lineup(lambda: any(relay.is_ready for relay in self._connections))
         self._held: dict[UUID, EmailRequest] = {}
         self._asked = 0  # ids on their way to the committer
@@ -308,6 +316,11 @@ class Engine:
                 step.may_transmit = True
             step.is_recorded = bool(step.finished) and step.finished.email.pk in written.settled
             step.done.set()
+        for settlement in finished:
+            email = settlement.email
+            waits = settlement.outcome.hold or self._stopping.is_set() or email.pk not in written.settled
+            if email.due_at == email.created_at and not waits:
+                self.claim([email.pk])  # it is due at once, and no job will come for it
         for email in ended:
             if email.pk not in written.settled:
                 self.settled.put(Settled(str(email.pk), "Taken over by another worker."))
@@ -449,8 +462,6 @@ class Engine:
             print(f"Email sent to {email.first_recipient}!", flush=True)
             text = f"Task complete: Email sent to {email.first_recipient}"
         self.settled.put(Settled(str(email.pk), text, keep=email.job().keep, failed=email.state == State.FAILED))
-        if email.due_at == email.created_at and not outcome.hold and not self._stopping.is_set():
-            self.claim([email.pk])  # it is due at once, and no job will come for it
 
     def _answer_refused(self, wanted: Sequence[UUID], written: Written) -> None:
         got = {email.pk for email in written.claimed}
@@ -469,7 +480,8 @@ class Engine:
         finished: Settlement | None = None
         while True:
             troubled = bool(finished and finished.outcome.trouble)
-            email = None if troubled else self._next(relay, wait=finished is None)
+            alone = troubled or (finished and self._pace)  # what is finished must not wait for what comes next
+            email = None if alone else self._next(relay, wait=finished is None)
             if finished or email:
                 step = Step(finished, email)
                 self._inbox.put(step)
@@ -488,10 +500,22 @@ class Engine:
     def _next(self, relay: Connection, wait: bool) -> EmailRequest | None:
         if self._stopping.is_set():
             return None
-        email = self._lineup.take(timeout=IDLE if wait else 0)
+        email = self._paced() if self._pace else self._lineup.take(timeout=IDLE if wait else 0)
         if not email and wait:
             relay.close()
         return email
+
+    def _paced(self) -> EmailRequest | None:
+        """The next message, at its turn."""
+        if not self._pace.one_at_a_time.acquire(timeout=IDLE):
+            return None
+        try:
+            email = self._lineup.take(timeout=IDLE)
+            if email:
+                time.sleep(self._pace.book())
+            return email
+        finally:
+            self._pace.one_at_a_time.release()
 
     def _attempt(self, relay: Connection, email: EmailRequest) -> Outcome:
         recipients = [recipient.address for recipient in email.addressees if recipient.is_waiting]

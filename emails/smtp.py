@@ -200,9 +200,11 @@ class Connection:
         may_finish: Callable[[], bool] = lambda: True,
         observe: Observer | None = None,
         context: ssl.SSLContext | None = None,
+        most_messages: int = 0,
     ):
         """`may_finish` is asked before each final dot: whether the message is still ours to send.
 
+        After `most_messages` the session ends and a new one begins; 0 for no limit.
         `context` is for whoever wants to look at a certificate that is not valid.
         """
         self.relay = relay
@@ -211,7 +213,9 @@ class Connection:
         self.may_finish = may_finish
         self.observe = observe
         self.context = context
+        self.most_messages = most_messages
         self._session: Session | None = None
+        self._messages = 0  # in this session
         self._in_use = threading.RLock()
 
     @property
@@ -237,6 +241,9 @@ class Connection:
         reconnect: trouble means that the final dot was not written, so a second try makes no second copy.
         """
         with self._in_use:
+            if self.most_messages and self._messages >= self.most_messages:
+                self.close()
+            self._messages += 1
             if self._session and self._session.is_quiet():
                 outcome = self._session.transact(sender, recipients, message)
                 if not outcome.trouble:
@@ -264,6 +271,7 @@ class Connection:
                 session.quit()
                 raise
             self._session = session
+            self._messages = 1
             return session
 
     def close(self) -> None:

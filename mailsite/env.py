@@ -78,6 +78,18 @@ def seconds(name: str, default: float, minimum: float = 0) -> float:
     return _read(name, default, parse, f"seconds, from {minimum:g} to 86400")
 
 
+def rate(name: str, default: float) -> float:
+    """How many a second; 0 for no limit."""
+
+    def parse(value: str) -> float:
+        number = float(value)
+        if number and not 0.01 <= number <= 100_000:
+            raise ValueError
+        return number
+
+    return _read(name, default, parse, "a number a second, from 0.01 to 100000, or 0 for no limit")
+
+
 def numbers(name: str, default: list[int]) -> list[int]:
     """A comma-separated list of whole numbers, each at least 1."""
 

@@ -79,6 +79,8 @@ SMTP_TIMEOUTS = Timeouts(
 )
 EHLO_NAME = env.host_name("EHLO_NAME", "")
 SENDERS = env.integer("SENDERS", 16, 1, 256)
+MESSAGES_PER_CONNECTION = env.integer("MESSAGES_PER_CONNECTION", 0, 0, 1_000_000)
+RELAY_RATE = env.rate("RELAY_RATE", 0)  # messages a second, by all workers together
 
 # When an attempt fails: the steps between attempts (the last one repeated), and when to give up.
 RETRY_SCHEDULE = [timedelta(seconds=step) for step in env.numbers("RETRY_SCHEDULE", [60, 300, 900, 3600, 14400])]

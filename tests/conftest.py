@@ -61,6 +61,15 @@ def api(client):
     return client
 
 
+@pytest.fixture
+def no_redis(settings):
+    """Redis is away for this process."""
+    doorbell.queue.cache_clear()
+    settings.RQ_QUEUES = {name: {"URL": "redis://127.0.0.1:1"} for name in doorbell.QUEUES}
+    yield
+    doorbell.queue.cache_clear()
+
+
 class Process:
     """A real process of this project, with its output in lines."""
 

@@ -24,14 +24,6 @@ def redis():
     return doorbell.queue("default").connection
 
 
-@pytest.fixture
-def no_redis(settings):
-    doorbell.queue.cache_clear()
-    settings.RQ_QUEUES = {name: {"URL": "redis://127.0.0.1:1"} for name in doorbell.QUEUES}
-    yield
-    doorbell.queue.cache_clear()
-
-
 def spent() -> int:
     [name] = redis().keys("mailsite:quota:*")
     return int(redis().get(name))

@@ -208,6 +208,25 @@ def test_a_relay_that_closes_after_a_handful_of_messages_costs_nothing(start, re
     assert len(relay.received) == 30
 
 
+def test_a_connection_is_closed_after_the_number_of_messages_that_the_operator_allows(start, relay, submit):
+    emails = [submit(to=f"reader{n}@example.com") for n in range(10)]
+    start("rqworker", EMAIL_URL=relay.url, SENDERS="1", MESSAGES_PER_CONNECTION="3")
+    for email in emails:
+        wait_for_state(email, "sent")
+    assert relay.connections == 4
+    assert relay.lines.count("QUIT") >= 3
+
+
+def test_a_limit_of_messages_a_second_holds_for_all_workers_together(start, relay, submit):
+    emails = [submit(to=f"reader{n}@example.com") for n in range(4)]
+    for _ in range(2):
+        start("rqworker", EMAIL_URL=relay.url, RELAY_RATE="0.01")  # the second message's turn is 100 s later
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() == 1, "the first was not sent")
+    wait_until(lambda: EmailRequest.objects.filter(state="claimed").count() == 3, "the others were not claimed")
+    assert len(relay.received) == 1
+    assert EmailRequest.objects.filter(state="sent").count() < len(emails)
+
+
 def test_greylisting_is_waited_out_for_those_still_waiting(start, relay, submit):
     relay.script["RCPT grey@example.com"] = ["451 4.7.1 greylisted"]
     start("rqworker", EMAIL_URL=relay.url, RETRY_SCHEDULE="1")
