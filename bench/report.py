@@ -76,10 +76,18 @@ def databases(options: argparse.Namespace) -> list[str]:
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
+def stop(*_) -> None:
+    """Whoever is told to stop ends what it started, however often it is told."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], list[Line]]) -> None:
     """Measures and shows; what can't be measured ends with a sentence."""
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to stop is Ctrl-C
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
     try:
         show(measure(options))
     except Broken as problem:
