@@ -226,6 +226,33 @@ def test_the_operators_desk_opens(member):
         expect(member.locator("#site-name")).to_have_text("Mailsite")
 
 
+def test_an_operator_cancels_all_that_match_after_a_page_that_says_how_many(member):
+    for subject in ("One", "Two"):
+        member.goto("/send")
+        fill(member, subject, to="moss@later.example")
+        moment = datetime.now(ZoneInfo(ZONE)) + timedelta(days=2)
+        member.get_by_label("Time").fill(f"{moment:%Y-%m-%dT%H:%M}")
+        member.get_by_role("button", name="Send").click()
+        expect(member.locator("#state")).to_contain_text("Scheduled")
+    member.goto("/admin/emails/emailrequest/?state=scheduled")
+    fits(member)
+    member.get_by_label("Recipient's domain").fill("later.example")
+    member.get_by_role("button", name="Filter").click()
+    expect(member).to_have_url(re.compile("state=scheduled.*domain=later.example"))
+    expect(member.locator("#result_list tbody tr")).to_have_count(2)
+    fits(member)
+    member.locator("#action-toggle").check()
+    member.get_by_label("Action").first.select_option("Cancel")
+    member.get_by_role("button", name="Run").first.click()
+    expect(member.locator("#content")).to_contain_text("Cancel: 2 emails. Each is taken back and is not sent.")
+    fits(member)
+    member.get_by_role("button", name="Cancel: 2 emails").click()
+    expect(member.locator(".messagelist")).to_contain_text("Canceled: 2 emails.")
+    member.goto("/admin/emails/emailrequest/?state=canceled&domain=later.example")
+    member.locator("#result_list tbody a").first.click()
+    expect(member.locator("#events-group, #events_set-group").first).to_contain_text("by admin")
+
+
 def test_the_keyboard_is_enough(member):
     member.goto("/")
     member.keyboard.press("Tab")
