@@ -27,7 +27,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.utils import timezone
 
 from emails.doorbell import Settled
-from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Settlement, Worker
+from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, RequestLog, Settlement, Worker
 from emails.pace import Pace
 from emails.smtp import Connection, Outcome, Trouble, Verdict
 from emails.staging import redirect
@@ -407,6 +407,8 @@ class Engine:
             self._next_housekeeping = now + HOUSEKEEPING
             IdempotencyKey.forget_old()
             Worker.forget_old()
+            if RequestLog.forget_old():
+                self._next_housekeeping = now + 1
         self._probes = [probe for probe in self._probes if probe.is_alive()]
         if self.holds.trouble and len(self._probes) < 3:
             written.won_probe = Hold.win_probe()

@@ -1243,3 +1243,41 @@ class SandboxRecipient(models.Model):
 
     def __str__(self) -> str:
         return self.mailbox
+
+
+class RequestLog(models.Model):
+    """A request of the API and how it was answered, for a number of days (REQUEST_LOG_DAYS). No bodies."""
+
+    FORGOTTEN_AT_ONCE = 2000
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid7, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    method = models.CharField(max_length=16)
+    path = models.CharField(max_length=201)
+    status = models.PositiveSmallIntegerField()
+    status_class = models.PositiveSmallIntegerField(help_text="The status's first digit.")
+    milliseconds = models.PositiveIntegerField()
+    key = models.CharField(max_length=100, help_text="The API key's name.")
+    request = models.CharField(max_length=128, help_text="The request's id.")
+    user_agent = models.CharField(max_length=200)
+
+    class Meta:
+        indexes = [
+            models.Index("status_class", "id", name="request_status"),
+            models.Index("path", "id", name="request_path"),
+            models.Index("key", "id", name="request_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.status}"
+
+    @classmethod
+    def forget_old(cls, now: datetime | None = None) -> bool:
+        """Deletes some of those that are older than they are kept. Whether there may be more."""
+        limit = (now or timezone.now()) - timedelta(days=settings.REQUEST_LOG_DAYS)
+        first_kept = UUID(int=int(limit.timestamp() * 1000) << 80)  # ids begin with their time
+        old = list(
+            cls.objects.filter(pk__lt=first_kept).order_by("pk").values_list("pk", flat=True)[: cls.FORGOTTEN_AT_ONCE]
+        )
+        cls.objects.filter(pk__in=old).delete()
+        return len(old) == cls.FORGOTTEN_AT_ONCE

@@ -15,6 +15,7 @@ urlpatterns = [
     path("messages/<uuid:id>/raw", views.message_raw, name="message_raw"),
     path("messages/<uuid:id>/attachments/<int:index>", views.message_attachment, name="message_attachment"),
     path("relay", views.relay, name="relay"),
+    path("requests", views.requests, name="requests"),
     path("sandbox", views.sandbox, name="sandbox"),
     path("sandbox/delete", views.sandbox_delete, name="sandbox_delete"),
     path("sandbox/<uuid:id>", views.sandbox_message, name="sandbox_message"),

@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -31,7 +32,7 @@ from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import RelayForm, SendForm
 from emails.login import LinkProblem, user_of
-from emails.models import ApiKey, Attachment, EmailRequest, Hold, SandboxMessage, SandboxRecipient
+from emails.models import ApiKey, Attachment, EmailRequest, Hold, RequestLog, SandboxMessage, SandboxRecipient
 from emails.received import Received
 from emails.relaycheck import check_within
 from emails.search import Keys, in_sandbox, to_recipient
@@ -315,6 +316,22 @@ def sandbox_attachment(request: HttpRequest, id: UUID, index: int) -> HttpRespon
 
 def received_in_sandbox(id: UUID) -> Received:
     return Received.parse(bytes(get_object_or_404(SandboxMessage, pk=id).raw))
+
+
+# The request log
+
+
+@login_required
+def requests(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_staff:
+        raise PermissionDenied
+    names = {"status": "status_class", "path": "path", "key": "key"}
+    given = {field: request.GET.get(name, "").replace("\0", "").strip() for name, field in names.items()}
+    wanted = {field: text for field, text in given.items() if text}
+    if wanted.get("status_class", "2") not in "2345":
+        raise Http404
+    page = Page.of(RequestLog.objects.filter(**wanted), request)
+    return render(request, "requests.html", {"page": page, "wanted": wanted, "days": settings.REQUEST_LOG_DAYS})
 
 
 # Logging in

@@ -97,6 +97,9 @@ HEALTH_OLDEST = timedelta(minutes=env.integer("HEALTH_OLDEST_MINUTES", 15, 1, 10
 PLAYGROUND = env.boolean("PLAYGROUND", ON_LOOPBACK) and RELAY.is_sandbox
 PLAYGROUND_DELAY = env.seconds("PLAYGROUND_DELAY", 10)
 
+# How long each request of the API is kept, without bodies; 0 keeps none.
+REQUEST_LOG_DAYS = env.integer("REQUEST_LOG_DAYS", 7, 0, 365)
+
 INSTALLED_APPS = [
     "emails",  # before django_rq, whose rqworker commands it extends
     "django_rq",

@@ -88,7 +88,7 @@ def wait_until(fact, otherwise: str, seconds: float = 30) -> None:
 for name in ("REDIS_URL", "EMAIL_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL",
     "ONLY_TO", "REDIRECT_TO", "TRUSTED_PROXIES", "LOG_FORMAT", "HSTS_SECONDS", "SECRET_KEY_FALLBACKS"):  # fmt: skip
     os.environ[name] = ""  # empty counts as unset, and a developer's .env doesn't reach the tests
-os.environ |= {"MAILSITE_DATA": str(DATA), "PLAYGROUND_DELAY": "0.5", "PYTHONUNBUFFERED": "1"}
+os.environ |= {"MAILSITE_DATA": str(DATA), "PLAYGROUND_DELAY": "0.5", "REQUEST_LOG_DAYS": "0", "PYTHONUNBUFFERED": "1"}
 if ON_POSTGRESQL:
     os.environ["MAILSITE_TEST_POSTGRESQL"] = "1"
     if "PYTEST_XDIST_WORKER" in os.environ or "-n" not in " ".join(sys.argv):

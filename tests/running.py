@@ -23,7 +23,7 @@ class Copy:
             self.port = free.getsockname()[1]
         self.url = f"http://localhost:{self.port}"
         self.output = folder / "output"
-        unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "PUBLIC_URL", "HOST"), "")
+        unset = dict.fromkeys(("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "PUBLIC_URL", "HOST", "REQUEST_LOG_DAYS"), "")
         ours = {"MAILSITE_DATA": str(folder / "data"), "PORT": str(self.port), "PLAYGROUND_DELAY": "1"}
         self.environment = {**os.environ, **unset, **ours}
 

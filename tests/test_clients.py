@@ -360,6 +360,24 @@ def test_a_key_for_sending_only_sends_and_does_nothing_else(resend, to):
         refused(resend, 401, "restricted_api_key", call, *words)
 
 
+# The request log
+
+
+def test_the_request_log_is_listed_and_looked_at(resend, to):
+    id = resend("emails.send", letter(to))["id"]
+    resend("emails.get", id)
+    found = []
+
+    def logged() -> bool:
+        found[:] = [row for row in resend("logs.list", {"limit": 100})["data"] if row["endpoint"] == f"/emails/{id}"]
+        return bool(found)
+
+    wait_until(logged, "the request did not appear in the log")
+    row = resend("logs.get", found[0]["id"])
+    assert (row["object"], row["method"], row["response_status"]) == ("log", "GET", 200)
+    assert row["user_agent"].startswith("resend-") and row["request_body"] is None and row["response_body"] is None
+
+
 # Suppressions
 
 
@@ -538,7 +556,6 @@ def test_what_is_not_ours_to_do(resend, call, words):
         ("domains.list", []),
         ("domains.create", [{"name": "example.com"}]),
         ("domains.verify", ["x"]),
-        ("logs.list", []),
         ("emails.metrics", []),
     ],
 )

@@ -26,6 +26,7 @@ TAGS = {
     "emails": "Emails: sending, looking, changing one's mind",
     "api-keys": "API keys",
     "suppressions": "Addresses that are not sent to",
+    "logs": "The requests that the API had",
     "sandbox": "What the sandbox has received, for your tests",
     "downloads": "Attachments by their link",
 }

@@ -49,6 +49,17 @@ KEY = {
     "daily_quota": None,
     "expires_at": None,
 }
+LOG = {
+    "id": ID,
+    "created_at": "2026-12-24T18:00:00.123456+00:00",
+    "endpoint": "/emails",
+    "method": "POST",
+    "response_status": 200,
+    "user_agent": "resend-python:2.52.0",
+    "request_id": "0193a1e2-7d4b-7a01-9a53-6f1f6f2f9c1d",
+    "key": "shop",
+    "milliseconds": 12,
+}
 SUPPRESSION = {
     "id": ID,
     "email": "moss@example.com",
@@ -132,6 +143,8 @@ EXAMPLES: dict[tuple[str, str], dict] = {
     ("renameApiKey", "body"): {"another name": {"name": "till"}},
     ("renameApiKey", "answer"): {"renamed": {"object": "api_key", "id": ID}},
     ("revokeApiKey", "answer"): {"revoked": {"object": "api_key", "id": ID, "deleted": True}},
+    ("listLogs", "answer"): {"one request": page(LOG)},
+    ("getLog", "answer"): {"a request": {"object": "log", **LOG, "request_body": None, "response_body": None}},
     ("addSuppression", "body"): {"an address": {"email": "moss@example.com"}},
     ("addSuppression", "answer"): {"on the list": {"object": "suppression", "id": ID}},
     ("listSuppressions", "answer"): {"one address": page(SUPPRESSION)},

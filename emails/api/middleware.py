@@ -10,9 +10,12 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import uuid_utils.compat as uuid
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from emails.api.paths import for_the_log, is_of_the_api
+from emails.models import RequestLog
+from emails.requestlog import writer
 from mailsite import logs
 
 logger = logging.getLogger(__name__)
@@ -54,3 +57,11 @@ def log(request: HttpRequest, response: HttpResponse, milliseconds: int) -> None
             "client": client,
         },
     )  # fmt: skip
+    if settings.REQUEST_LOG_DAYS and is_of_the_api(request.path):
+        writer.add(
+            RequestLog(
+                method=method[:16], path=path, status=response.status_code, status_class=response.status_code // 100,
+                milliseconds=milliseconds, key=key.name if key else "", request=request.id,
+                user_agent=request.headers.get("User-Agent", "").replace("\0", "")[:200],
+            )
+        )  # fmt: skip

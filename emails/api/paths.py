@@ -4,8 +4,8 @@ from urllib.parse import quote
 
 from emails.addresses import shortened
 
-OURS = ("api-keys", "downloads", "emails", "openapi.json", "sandbox/messages", "suppressions")
-LATER = ("domains", "logs", "templates", "webhooks")
+OURS = ("api-keys", "downloads", "emails", "logs", "openapi.json", "sandbox/messages", "suppressions")
+LATER = ("domains", "templates", "webhooks")
 # Resend has these, and its clients the calls for them; they are for marketing, for inboxes or for its accounts.
 NEVER = (
     "audiences", "automations", "broadcasts", "contact-properties", "contacts", "events", "inboxes", "oauth",

@@ -89,6 +89,17 @@ SUPPRESSION = {
     "created_at": MOMENT,
     "source_id": {"type": "null"},
 }
+LOG = {
+    "id": ID,
+    "created_at": MOMENT,
+    "endpoint": {"type": "string", "description": "The path."},
+    "method": TEXT,
+    "response_status": {"type": "integer"},
+    "user_agent": TEXT,
+    "request_id": {"type": "string", "description": "The answer's `request-id`."},
+    "key": _nullable({"type": "string", "description": "The API key's name."}),
+    "milliseconds": {"type": "integer"},
+}
 SUPPRESSED = {"object": {"const": "suppression"}, "id": ID}
 KEY_OPTIONS = {
     "permission": {"type": "string", "enum": ApiKey.Permission.values, "default": "full_access"},
@@ -256,6 +267,11 @@ SHAPES: dict[str, dict] = {
     },
     "SuppressedBatch": _object({"data": _list_of("Suppressed")}),
     "ReleasedBatch": _object({"data": _list_of("Released")}),
+    "ListedLog": _object(LOG),
+    "LogPage": _page_of("ListedLog"),
+    "Log": _object(
+        {"object": {"const": "log"}, **LOG, "request_body": {"type": "null"}, "response_body": {"type": "null"}}
+    ),
     "SandboxMessage": _object(
         {
             "id": ID,

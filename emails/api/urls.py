@@ -2,7 +2,7 @@ import re
 
 from django.urls import path, re_path
 
-from emails.api import attachments, docs, emails, keys, sandbox, suppressions
+from emails.api import attachments, docs, emails, keys, logs, sandbox, suppressions
 from emails.api.paths import NAMES
 from emails.api.view import Unknown
 
@@ -24,6 +24,8 @@ urlpatterns = [
     path("suppressions/batch/add", suppressions.AddSuppressions.as_view(), name="api-suppressions-add"),
     path("suppressions/batch/remove", suppressions.RemoveSuppressions.as_view(), name="api-suppressions-remove"),
     path("suppressions/<path:id>", suppressions.OneSuppression.as_view(), name="api-suppression"),
+    path("logs", logs.Logs.as_view(), name="api-logs"),
+    path("logs/<str:id>", logs.OneLog.as_view(), name="api-log"),
     path("openapi.json", docs.OpenApi.as_view(), name="api-description"),
     path("docs", docs.page, name="api-docs"),
     path("sandbox/messages", sandbox.SandboxMessages.as_view(), name="api-sandbox-messages"),
