@@ -17,7 +17,7 @@ from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, Tuple
 
 from emails.models import EmailRequest, Priority, Recipient, SandboxMessage, SandboxRecipient, Tag
 
-BEGINNINGS = 1_000  # messages that an address's beginning finds: its index has them in no order of time
+BEGINNINGS = 300  # messages that an address's beginning finds: its index has them in no order of time
 RARE = 10_000  # how far is counted to find out which of several criteria is met most rarely
 
 
