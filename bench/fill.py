@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import batched
@@ -19,7 +19,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mailsite.settings")
 
 from django.db import connection, transaction  # noqa: E402
 
-MONTH = timedelta(days=30)
+DAY, MONTH = timedelta(days=1), timedelta(days=30)
 AT_ONCE = 20_000  # rows
 FINISHED = [
     *["sent"] * 62, *["delivered"] * 25, *["bounced"] * 5, *["failed"] * 3, *["suppressed"] * 2, *["canceled"] * 2,
@@ -43,6 +43,7 @@ COLUMNS = {
     "suppression": "id mailbox origin created_at",
     "sandboxmessage": "id received_at envelope_from envelope_to subject sender raw",
     "sandboxrecipient": "message_id mailbox",
+    "tally": "minute priority shard accepted sent bounced failed suppressed canceled",
 }
 
 
@@ -60,6 +61,7 @@ class Message:
         self.address = f"u{scattered}@{self.domain}"
         due = {"queued": at, "deferred": now + (at - now) / -10, "scheduled": now + MONTH}.get(self.state)
         self.due = moment(due) if due else None  # held for a person, or finished
+        self.priority, self.minute = n // 100 % 3, int(at.timestamp()) // 60 if now - at < DAY else 0
         self.tags = []
         if n % 2:
             self.tags = [("kind", "newsletter" if n % 4 == 1 else "order"), ("campaign", str(n // 2000))]
@@ -72,7 +74,7 @@ class Message:
         reply = "" if self.waits else "250 2.0.0 Ok: queued"
         to, subject, tags = f'["{self.address}"]', f"Your order {self.n} has been sent", json.dumps(self.tags)
         yield "emailrequest", (
-            self.id, self.created, self.due if self.state == "scheduled" else None, self.state, self.n // 100 % 3,
+            self.id, self.created, self.due if self.state == "scheduled" else None, self.state, self.priority,
             "hold", self.due, int(begun), int(begun), 0, None if self.waits else self.done, "Shop <shop@example.com>",
             "shop@example.com", to, subject, f"<{self.id}@example.com>", self.begun if begun else None, 0,
         )  # fmt: skip
@@ -92,6 +94,9 @@ class Message:
             raw = f"To: {self.address}\r\nSubject: {subject}\r\n\r\n{TEXT}".encode()
             yield "sandboxmessage", (self.id, self.created, "shop@example.com", to, subject, "Shop", raw)
             yield "sandboxrecipient", (self.id, self.address)
+
+    def counted_as(self) -> str:
+        return {"delivered": "sent", "complained": "sent"}.get(self.state, self.state)
 
 
 def moment(at: datetime) -> str:
@@ -119,13 +124,17 @@ def fill(count: int, now: datetime | None = None) -> None:
         if connection.vendor == "sqlite":
             cursor.execute("PRAGMA cache_size = -500000")  # KB: the indexes grow in memory
         with transaction.atomic():
+            tallies: dict[tuple, Counter] = defaultdict(Counter)
             for numbers in batched(range(count), AT_ONCE):
                 tables = defaultdict(list)
-                for n in numbers:
-                    for table, row in Message(n, count, now).rows():
+                for message in (Message(n, count, now) for n in numbers):
+                    for table, row in message.rows():
                         tables[table].append(row)
+                    tallies[message.minute, message.priority, 0].update(["accepted", message.counted_as()])
                 for table, rows in tables.items():
                     insert(table, rows)
+            names = COLUMNS["tally"].split()[3:]
+            insert("tally", [(*key, *(counts[name] for name in names)) for key, counts in tallies.items()])
         if connection.vendor == "postgresql" and not connection.in_atomic_block:
             cursor.execute("VACUUM ANALYZE")
     connection.close()  # and its large cache

@@ -26,6 +26,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from emails import tallies
 from emails.doorbell import Settled
 from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, RequestLog, Settlement, Worker
 from emails.pace import Pace
@@ -409,6 +410,7 @@ class Engine:
             Worker.forget_old()
             if RequestLog.forget_old():
                 self._next_housekeeping = now + 1
+            tallies.gather()
         self._probes = [probe for probe in self._probes if probe.is_alive()]
         if self.holds.trouble and len(self._probes) < 3:
             written.won_probe = Hold.win_probe()

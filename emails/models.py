@@ -29,7 +29,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.views.decorators.debug import sensitive_variables
 
-from emails import doorbell, mime, staging, states
+from emails import doorbell, mime, staging, states, tallies
 from emails.addresses import Address, needs_smtputf8
 from emails.drafts import Draft
 from emails.rows import Statement, insert, insertion, run, update_each, update_where
@@ -387,6 +387,7 @@ class EmailQuerySet(models.QuerySet):
             insert(Tag(email=email, name=name, value=value) for email in emails for name, value in email.draft.tags)
             Attachment.store(emails)
             Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{email.origin}; queue {email.queue}")
+            run(tallies.of_all(emails, "accepted"))
             due = [email for email in emails if email.state == State.QUEUED]
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
 
@@ -500,7 +501,8 @@ class EmailQuerySet(models.QuerySet):
             done = [settlement for settlement in settlements if settlement.email.pk in settled]
             changed = [recipient for settlement in done for recipient in settlement.changed]
             events = [Event.of(s.email, s.email.settled_as, s.email.detail) for s in done]
-            run(update_each(changed, ["state", "reply"]) + insertion(events))
+            counts = tallies.of_attempts([(settlement.email, settlement.attempts) for settlement in done])
+            run(update_each(changed, ["state", "reply"]) + insertion(events) + counts)
             Event.tell(events)
             self._note_late([settlement for settlement in missed if settlement.email.pk not in settled], worker)
             troubles = [s.outcome.trouble or s.outcome.unknown for s in settlements if s.outcome.hold]
@@ -586,14 +588,20 @@ class EmailQuerySet(models.QuerySet):
         self._release(rows, reason)
         marked = list(rows.filter(state=State.TRANSMITTING).select_for_update(skip_locked=True))
         condemned = [email for email in marked if email.strikes + strike >= STRIKES]
-        self.filter(pk__in=[email.pk for email in condemned])._move(
-            states.CONDEMN, State.FAILED, worker=None, strikes=F("strikes") + strike, finished_at=timezone.now()
+        self._move(
+            condemned,
+            states.CONDEMN,
+            State.FAILED,
+            worker=None,
+            strikes=F("strikes") + strike,
+            finished_at=timezone.now(),
         )
         Recipient.objects.filter(email__in=condemned, state__in=Recipient.WAITING).update(state=Recipient.State.FAILED)
         Event.record(condemned, Event.Kind.FAILED, lambda email: f"{STRIKES} workers died while transmitting it")
         for policy in OnUnknown:
             lost = [email for email in marked if email.on_unknown == policy and email not in condemned]
-            self.filter(pk__in=[email.pk for email in lost])._move(
+            self._move(
+                lost,
                 states.LOSE,
                 State.UNKNOWN,
                 worker=None,
@@ -605,9 +613,7 @@ class EmailQuerySet(models.QuerySet):
 
     def _release(self, rows: Self, reason: str) -> None:
         claimed = list(rows.filter(state=State.CLAIMED).select_for_update(skip_locked=True))
-        self.filter(pk__in=[email.pk for email in claimed])._move(
-            states.RELEASE, State.QUEUED, worker=None, due_at=F("created_at")
-        )
+        self._move(claimed, states.RELEASE, State.QUEUED, worker=None, due_at=F("created_at"))
         Event.record(claimed, Event.Kind.RELEASED, lambda email: reason)
 
     # Decisions of people
@@ -634,9 +640,7 @@ class EmailQuerySet(models.QuerySet):
         """Puts messages that wait off until `moment`, or forward to it. Returns how many."""
         with transaction.atomic():
             chosen = self._chosen(states.RESCHEDULE)
-            EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
-                states.RESCHEDULE, State.SCHEDULED, due_at=moment, scheduled_at=moment
-            )
+            self._move(chosen, states.RESCHEDULE, State.SCHEDULED, due_at=moment, scheduled_at=moment)
             Event.record(chosen, Event.Kind.SCHEDULED, lambda email: f"for {moment:%Y-%m-%d %H:%M:%S %Z} by {by}")
         return len(chosen)
 
@@ -644,9 +648,7 @@ class EmailQuerySet(models.QuerySet):
         """Makes waiting messages due at once, uncertain ones that are held included. Returns how many."""
         with transaction.atomic():
             chosen = self._chosen(states.SEND_NOW)
-            EmailRequest.objects.filter(pk__in=[email.pk for email in chosen])._move(
-                states.SEND_NOW, State.QUEUED, due_at=F("created_at")
-            )
+            self._move(chosen, states.SEND_NOW, State.QUEUED, due_at=F("created_at"))
             Event.record(chosen, Event.Kind.HURRIED, lambda email: f"by {by}")
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]), robust=True)
         return len(chosen)
@@ -672,6 +674,7 @@ class EmailQuerySet(models.QuerySet):
                 [Event.of(new, Event.Kind.ACCEPTED, origin.format(old.pk, by, new.queue)) for old, new in pairs]
             )
             Event.store([Event.of(old, Event.Kind.AGAIN, f"as {new.pk} by {by}") for old, new in pairs])
+            run(tallies.of_all([new for _, new in pairs], "accepted"))
             transaction.on_commit(lambda: doorbell.ring([new.job() for _, new in pairs]), robust=True)
         return len(pairs)
 
@@ -679,9 +682,8 @@ class EmailQuerySet(models.QuerySet):
         """Ends messages that wait, with `rest` for those recipients that had no final outcome."""
         with transaction.atomic():
             chosen = self._chosen(transition)
-            ids = [email.pk for email in chosen]
-            EmailRequest.objects.filter(pk__in=ids)._move(transition, target, due_at=None, finished_at=timezone.now())
-            Recipient.objects.filter(email__in=ids, state__in=Recipient.WAITING).update(state=rest)
+            self._move(chosen, transition, target, due_at=None, finished_at=timezone.now())
+            Recipient.objects.filter(email__in=chosen, state__in=Recipient.WAITING).update(state=rest)
             Event.record(chosen, Event.Kind(target), lambda email: detail)
         return len(chosen)
 
@@ -689,10 +691,12 @@ class EmailQuerySet(models.QuerySet):
         """The rows that `transition` may be taken from, locked in the order that everybody locks in."""
         return list(self.filter(state__in=transition.sources).select_for_update().order_by("pk"))
 
-    def _move(self, transition: Transition, target: State, **fields: Any) -> int:
-        """The UPDATE that changes a state; rows that are in no source of `transition` stay as they are."""
+    def _move(self, emails: "Sequence[EmailRequest]", transition: Transition, target: State, **fields: Any) -> None:
+        """The UPDATE that changes the state of messages that are locked, and its count."""
         assert target in transition.targets
-        return self.filter(state__in=transition.sources).update(state=target, **fields)
+        rows = EmailRequest.objects.filter(pk__in=[email.pk for email in emails], state__in=transition.sources)
+        rows.update(state=target, **fields)
+        run(tallies.of_all(emails, target))
 
     def _moving(
         self,
@@ -958,9 +962,12 @@ class Settlement:
     email: EmailRequest
     outcome: Outcome
     changed: "list[Recipient]" = field(init=False)
+    attempts: int = field(init=False)  # which it counts as: the relay's trouble is none
 
     def __post_init__(self) -> None:
+        before = self.email.attempts
         self.changed = self.email.settle(self.outcome)
+        self.attempts = self.email.attempts - before
 
 
 def _copy(row: models.Model, email: EmailRequest) -> models.Model:

@@ -92,6 +92,27 @@ def update_each(rows: Sequence[models.Model], names: Sequence[str]) -> list[Stat
     return [Statement(f"UPDATE {table} SET {columns} FROM (VALUES {places}) AS new WHERE {table}.id = column1", values)]
 
 
+def addition(
+    model: type[models.Model], keys: Sequence[str], counts: Mapping[tuple[int, ...], Mapping[str, int]]
+) -> list[Statement]:
+    """Adds numbers to the rows that `keys` tell apart, which are made where they don't exist."""
+    names = sorted({name for numbers in counts.values() for name, number in numbers.items() if number})
+    if not names:
+        return []
+    table = model._meta.db_table
+    places = ", ".join([f"({', '.join(['%s'] * (len(keys) + len(names)))})"] * len(counts))
+    sums = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in names)
+    # In the order of their keys, as everybody: two that add to the same rows don't wait in a circle.
+    values = [value for key in sorted(counts) for value in (*key, *(counts[key].get(name, 0) for name in names))]
+    return [
+        Statement(
+            f"INSERT INTO {table} ({', '.join([*keys, *names])}) VALUES {places} "
+            f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}",
+            values,
+        )
+    ]
+
+
 def _prepared(rows: Iterable[models.Model]) -> tuple[str, str, list[list[Any]]]:
     """The table's name, the columns' names, and the values of each row as the database driver takes them."""
     rows = list(rows)

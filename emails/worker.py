@@ -22,10 +22,11 @@ from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker, SimpleWorker, WorkerStatus
 
-from emails import doorbell, surroundings
+from emails import doorbell, surroundings, tallies
 from emails.doorbell import Ledger, Popped
 from emails.engine import CAPACITY, Engine
-from emails.models import Worker
+from emails.models import EmailRequest, Worker
+from emails.states import HELD, WAITING
 from mailsite import logs
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class MailWorker(BaseWorker):
             try:
                 Worker.forget_old()
                 worker = worker or Worker.objects.create(name=self.name, host=socket.gethostname(), pid=os.getpid())
+                if amiss := tallies.correct(EmailRequest.objects.filter(state__in=WAITING | HELD)):
+                    logger.warning("%s waiting messages had not been counted, or still were: set right.", amiss)
                 for sentence in surroundings.warnings():
                     logger.warning(sentence)
                 return worker
