@@ -1,11 +1,14 @@
 """What may be sent, checked in one place for every door."""
 
+from contextlib import suppress
+
 import pytest
+from email_validator import EmailNotValidError
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emails.addresses import Address
+from emails.addresses import Address, validated
 from emails.drafts import Draft, Invalid
 from emails.models import EmailRequest
 
@@ -96,8 +99,36 @@ def test_any_text_is_an_address_or_a_sentence(text):
         assert Address.parse(str(address)) == address
 
 
+@hypothesis_settings(deadline=None, max_examples=1000)
+@given(
+    st.from_regex(r"[a-z0-9.+-]{1,9}@[a-z0-9.x-]{1,9}", fullmatch=True)
+    | st.text(alphabet="a0.@-_+'A\n ", max_size=12)
+    | st.builds(lambda n, m: "a" * n + "@" + "b" * m, st.integers(185, 195), st.integers(58, 68))
+    | st.builds(lambda n: "a@" + ".".join(["b" * 60] * 4) + "c" * n, st.integers(0, 12))
+)
+def test_a_plain_address_is_read_as_the_validator_reads_it(text):
+    try:
+        expected = validated(text.strip())
+    except EmailNotValidError:
+        with pytest.raises(ValueError):
+            Address.parse(text)
+    else:
+        with suppress(ValueError):  # that of a line break, for one, comes before
+            assert Address.parse(text) == Address(expected)
+
+
 def test_reading_takes_no_time_whatever_the_text():
-    for evil in ("<" * 1000, '"' * 1000, "@," * 500, '"<' * 500, "\\" * 1000, "a@" * 500, '<"\\' * 333):
+    for evil in (
+        "<" * 1000,
+        "a@" + "b-" * 499,
+        "a." * 500,
+        '"' * 1000,
+        "@," * 500,
+        '"<' * 500,
+        "\\" * 1000,
+        "a@" * 500,
+        '<"\\' * 333,
+    ):
         with pytest.raises(ValueError):
             Address.parse(evil)
 
