@@ -340,7 +340,7 @@ def web(address: tuple[str, int]) -> Process:
             return client.getresponse().status == 200
         return False
 
-    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1", "--blocking-threads", "32"]
+    options = ["--interface", "wsgi", "--host", host, "--port", str(port), "--workers", "1", "--blocking-threads", "16"]
     options += ["--no-ws", "--workers-kill-timeout", "30", "--log-level", "error"]
     options += ["--working-dir", str(settings.BASE_DIR)]
     return Process("web", [sys.executable, "-m", "granian", *options, "mailsite.wsgi:application"], ready)
