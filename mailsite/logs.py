@@ -10,6 +10,11 @@ from typing import Any
 
 import orjson
 
+# What stands in no line isn't gathered for each: Python's own list of what may be left out.
+logging._srcfile = None  # type: ignore[attr-defined]
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging.logAsyncioTasks = False  # type: ignore[attr-defined]
+
 FIELDS = {"email", "request", "key", "worker", "method", "path", "status", "milliseconds", "client"}
 
 request_at_hand: ContextVar[Any] = ContextVar("request", default=None)

@@ -1,7 +1,4 @@
-"""The outermost layer: a `request-id` on each answer, and a line in the log for each request that may matter.
-
-Those are all of the API, and on the pages those that change something: who looks at a page leaves no line.
-"""
+"""What surrounds the API's views: ids and the log's lines for all requests, and the way past the pages' layers."""
 
 import logging
 import re
@@ -12,6 +9,7 @@ from urllib.parse import quote
 import uuid_utils.compat as uuid
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.urls import resolve
 
 from emails.api.paths import for_the_log, is_of_the_api
 from emails.models import RequestLog
@@ -24,7 +22,12 @@ SANE = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 
 
 class RequestIdMiddleware:
-    """The caller's own id, where it sends a sane one under `request-id` or `x-request-id`, else a new one."""
+    """A `request-id` on each answer, and a line in the log for each request that may matter.
+
+    The id is the caller's own, where it sends a sane one under `request-id` or `x-request-id`, else a new one.
+    Those that matter are all of the API, and on the pages those that change something: who looks at a page
+    leaves no line.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]):
         self.get_response = get_response
@@ -43,6 +46,20 @@ class RequestIdMiddleware:
         finally:
             logs.request_at_hand.reset(token)
         return response
+
+
+class ApiMiddleware:
+    """Takes the API's requests straight to their views: sessions, cookies and the like are for the pages."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]):
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not is_of_the_api(request.path_info):
+            return self.get_response(request)
+        view, arguments, named = request.resolver_match = resolve(request.path_info)
+        response = view(request, *arguments, **named)
+        return response.render() if hasattr(response, "render") else response
 
 
 def log(request: HttpRequest, response: HttpResponse, milliseconds: int) -> None:
