@@ -148,7 +148,6 @@ def test_the_page_of_a_scheduled_message_says_when(member, submit, settings):
     there = moment.astimezone(ZoneInfo("Asia/Kathmandu"))
     assert "Scheduled for" in page
     assert f"{there.day} {there:%B %Y, %H:%M}</time>" in page and "+0545" in page
-    assert "It is to go out" in page
     assert "Scheduled for" not in member.get(f"/messages/{submit().pk}").text
 
 

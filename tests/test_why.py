@@ -346,7 +346,7 @@ def test_a_message_during_which_workers_died_says_that_it_goes_alone(alive, subm
     for _ in range(2):
         Worker.objects.filter(pk=alive.pk).update(heartbeat_at=timezone.now())
         with transaction.atomic():
-            EmailRequest.objects.mark(EmailRequest.objects.claim([email.pk], alive), alive, timezone.now())
+            EmailRequest.objects.record(alive, upcoming=EmailRequest.objects.claim([email.pk], alive))
         Worker.objects.filter(pk=alive.pk).update(heartbeat_at=timezone.now() - timedelta(hours=1))
         EmailRequest.objects.free_dead()
     other.beat()
