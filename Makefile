@@ -1,7 +1,7 @@
 # `make` lists what there is. A line that is one plain command is run without a shell between, so that
 # a SIGTERM sent to make reaches the command itself.
 .DEFAULT_GOAL := help
-.PHONY: help run services login test lint format lock check-lock chaos bench
+.PHONY: help run services login demo test lint format lock check-lock chaos bench
 
 PYTHON := .venv/bin/python
 PARALLEL := -n auto --maxprocesses 4
@@ -22,6 +22,10 @@ services: ## start only Valkey and the sandbox, for runserver and rqworker by ha
 login: ## print a fresh one-time login link
 	@bin/prepare
 	@$(PYTHON) manage.py login
+
+demo: ## fill an empty Mailsite with a week of made-up mail, in the sandbox
+	@bin/prepare
+	@$(PYTHON) manage.py demo
 
 test: ## run all tests, those of the stores on PostgreSQL too; ARGS="-k word" runs some, on SQLite
 	@bin/prepare dev

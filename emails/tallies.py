@@ -72,20 +72,24 @@ COUNTS = ("accepted", *OUTCOMES, *SETBACKS, "attempts", *TIMES, "milliseconds")
 _own = threading.local()
 
 
-def of_all(emails: Iterable[Counted], what: str) -> list[Statement]:
-    """Each of `emails` has been accepted, or has come to the state `what`; states that are not counted give nothing."""
+def of_all(emails: Iterable[Counted], what: str, at: int | None = None) -> list[Statement]:
+    """Each of `emails` has been accepted, or has come to the state `what`; states that are not counted give nothing.
+
+    `at` is the minute, where that isn't this one.
+    """
     if what not in COUNTS:
         return []
     by_queue = Counter(email.priority for email in emails)
-    return _written({(minute(), priority, _shard()): Counter({what: number}) for priority, number in by_queue.items()})
+    at = minute() if at is None else at
+    return _written({(at, priority, _shard()): Counter({what: number}) for priority, number in by_queue.items()})
 
 
-def of_attempts(emails: Iterable[tuple[Counted, int]]) -> list[Statement]:
+def of_attempts(emails: Iterable[tuple[Counted, int]], at: int | None = None) -> list[Statement]:
     """What an attempt has made of each message, and how many attempts it counts as."""
     counts: dict[tuple, Counter] = defaultdict(Counter)
-    now, shard = minute(), _shard()
+    at, shard = minute() if at is None else at, _shard()
     for email, attempts in emails:
-        counters = counts[now, email.priority, shard]
+        counters = counts[at, email.priority, shard]
         counters["attempts"] += attempts
         if email.state in FINISHED:
             counters[email.state] += 1
