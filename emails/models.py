@@ -381,13 +381,19 @@ class EmailQuerySet(models.QuerySet):
         with transaction.atomic():
             if once:
                 self._claim_once(once, emails)
-            insert(emails)
-            insert(email.content for email in emails)
-            insert(Recipient.of(email, address) for email in emails for address in email.draft.recipients)
-            insert(Tag(email=email, name=name, value=value) for email in emails for name, value in email.draft.tags)
+            accepted = [
+                Event.of(email, Event.Kind.ACCEPTED, f"{email.origin}; queue {email.queue}") for email in emails
+            ]
+            insert(
+                emails,
+                (email.content for email in emails),
+                (Recipient.of(email, address) for email in emails for address in email.draft.recipients),
+                (Tag(email=email, name=name, value=value) for email in emails for name, value in email.draft.tags),
+                accepted,
+                along=tallies.of_all(emails, "accepted"),
+            )
             Attachment.store(emails)
-            Event.record(emails, Event.Kind.ACCEPTED, lambda email: f"{email.origin}; queue {email.queue}")
-            run(tallies.of_all(emails, "accepted"))
+            Event.tell(accepted)
             due = [email for email in emails if email.state == State.QUEUED]
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
 

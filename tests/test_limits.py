@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
 from emails import doorbell
 from emails.models import ApiKey, EmailRequest
@@ -159,13 +160,15 @@ def test_a_day_is_forgotten_by_itself(api):
 
 @pytest.mark.stores
 def test_accepting_an_email_costs_one_transaction_and_one_ring(api, django_assert_num_queries):
-    """The key; begin, message, content, recipients, first event, end. In tests the transaction is a savepoint."""
+    """The key; begin, the rows, end: in tests a savepoint. On PostgreSQL the rows share a round trip."""
     api.get("/emails")  # notes that the key is used, once a minute
     doorbell.queue("default").enqueue_many([])  # registers the queue, once in its life
-    with django_assert_num_queries(7) as queries:
+    # Message, content, recipients, first event, the tally.
+    inserts = ["INSERT"] * (1 if connection.vendor == "postgresql" else 5)
+    with django_assert_num_queries(3 + len(inserts)) as queries:
         assert api.post("/emails", GOOD).status_code == 200
     assert [query["sql"].removeprefix("1 times: ").split()[0] for query in queries] == [
-        "SELECT", "SAVEPOINT", "INSERT", "INSERT", "INSERT", "INSERT", "RELEASE",
+        "SELECT", "SAVEPOINT", *inserts, "RELEASE",
     ]  # fmt: skip
 
 
@@ -185,5 +188,5 @@ def test_accepting_an_email_costs_one_round_trip_to_redis_and_one_for_each_limit
 def test_a_rate_limit_costs_no_query(api, django_assert_num_queries):
     limit(api, rate_limit=1000, daily_quota=1000)
     api.get("/emails")
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(4 if connection.vendor == "postgresql" else 8):
         api.post("/emails", GOOD)
