@@ -28,7 +28,7 @@ from django.utils import timezone
 
 from emails import tallies
 from emails.doorbell import Settled
-from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, RequestLog, Settlement, Worker
+from emails.models import EmailRequest, Hold, Holds, IdempotencyKey, Priority, RequestLog, Settlement, Worker
 from emails.pace import Pace
 from emails.smtp import Connection, Outcome, Trouble, Verdict
 from emails.staging import redirect
@@ -218,7 +218,11 @@ class Engine:
             if self._stopping.is_set() or self.suspended or self.holds.relay:
                 return 0
             capacity = settings.SENDERS if self.holds.is_on_trial else CAPACITY
-            return max(0, (capacity if urgent else capacity * 4 // 5) - len(self._held) - self._asked)
+            free = capacity - len(self._held) - self._asked
+            if not urgent and not self.holds.is_on_trial:
+                common = sum(email.priority != Priority.HIGH for email in self._held.values())
+                free = min(free, capacity * 4 // 5 - common)
+            return max(0, free)
 
     @property
     def is_idle(self) -> bool:

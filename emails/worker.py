@@ -158,7 +158,7 @@ class MailWorker(BaseWorker):
             popped = self.ledger.pop(room, patience, without=held, reserve=max(0, room - common))
             if common:
                 self._next_pop = time.monotonic() + TURN
-                engine.doorbell_silent = not popped
+                engine.doorbell_silent = len(popped) < common
             self._say_redis_is(there=True)
             if popped:
                 self._hand_over(popped)
