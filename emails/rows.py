@@ -147,6 +147,7 @@ def _reader(model: type[models.Model]) -> tuple[attrgetter, list[tuple[int, Call
     return attrgetter(*(field.attname for field in fields)), others
 
 
+@cache
 def _adapter(field: models.Field) -> Callable[[Any], Any]:
     """The field's get_db_prep_save, and for the commonest kinds the little that it does there."""
     kind = field.target_field if isinstance(field, models.ForeignKey) else field
@@ -169,4 +170,4 @@ def _names(model: type[models.Model]) -> tuple[str, list[str]]:
 
 def _stored(model: type[models.Model], name: str, value: Any) -> Any:
     value = value.value if isinstance(value, Enum) else value
-    return model._meta.get_field(name).get_db_prep_save(value, connection)
+    return value if value is None else _adapter(model._meta.get_field(name))(value)
