@@ -26,7 +26,7 @@ from django_rq.models import Dashboard
 from django_rq.views import job_detail
 from uuid_utils.compat import uuid7
 
-from emails import why
+from emails import states, why
 from emails.addresses import Address
 from emails.models import (
     ApiKey,
@@ -42,7 +42,7 @@ from emails.models import (
     Worker,
 )
 from emails.search import BEGINNINGS, Keys, Search, begins, to_domain, to_recipient
-from emails.states import FINISHED, State
+from emails.states import FINISHED, State, Transition
 from emails.views import as_uuid, job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
@@ -240,32 +240,37 @@ class Decision:
     title: str
     done: str
     effect: str
-    states: tuple[State, ...]  # it changes no message into one of a later state
+    states: Sequence[State]  # in which it may be taken; it changes no message into one of a later state
 
 
-WAITING = (State.QUEUED, State.DEFERRED, State.SCHEDULED, State.UNKNOWN)
+def sources(transition: Transition) -> list[State]:
+    return sorted(transition.sources, key=lambda state: (state not in transition.targets, state))
+
+
 SEND_NOW = Decision(
     "send_now", "Send now", "Due at once",
     "Each is due at once, in its old place. One that is uncertain is sent again with the same Message-ID: "
     "if it did arrive, its recipient has it twice.",
-    WAITING,
+    sources(states.SEND_NOW),
 )  # fmt: skip
 GIVE_UP = Decision(
     "give_up", "Give up", "Given up",
-    "There is no further attempt: each has failed. Recipients who have it already keep it.", WAITING,
+    "There is no further attempt: each has failed. Recipients who have it already keep it.",
+    sources(states.GIVE_UP),
 )  # fmt: skip
 CANCEL = Decision(
     "cancel", "Cancel", "Canceled",
-    "Each is taken back and is not sent. What a worker has picked up meanwhile still goes out.", WAITING,
+    "Each is taken back and is not sent. What a worker has picked up meanwhile still goes out.",
+    sources(states.CANCEL),
 )  # fmt: skip
 CONFIRM = Decision(
     "confirm", "Note that it arrived", "Noted as sent",
-    "Each uncertain message counts as sent, and is not sent again.", (State.UNKNOWN,),
+    "Each uncertain message counts as sent, and is not sent again.", sources(states.CONFIRM),
 )  # fmt: skip
 SEND_AGAIN = Decision(
     "send_again", "Send again as new", "Sent again as new",
     "A new message is made of each, with the same content, for all its recipients: who has the old one gets another.",
-    tuple(sorted(FINISHED)),
+    sorted(FINISHED),
 )  # fmt: skip
 
 
@@ -358,15 +363,15 @@ class EmailRequestAdmin(Listed):
             lines, "text/csv; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{name}"'}
         )
 
-    def _chosen(self, request: HttpRequest, states: Sequence[State] = ()) -> list[Keys]:
-        """What was selected, or all that match: those in `states`, one state after another."""
+    def _chosen(self, request: HttpRequest, among: Sequence[State] = ()) -> list[Keys]:
+        """What was selected, or all that match: those in the states `among`, one state after another."""
         if request.POST.get("select_across") == "1":
             search = SearchForm(request.GET).search()
             return [
-                replace(search, state=state).keys for state in states or [search.state] if search.state in ("", state)
+                replace(search, state=state).keys for state in among or [search.state] if search.state in ("", state)
             ]
         rows = EmailRequest.objects.filter(pk__in=filter(None, map(as_uuid, request.POST.getlist("_selected_action"))))
-        return [Keys(rows.filter(state__in=states) if states else rows)]
+        return [Keys(rows.filter(state__in=among) if among else rows)]
 
     def _decide(self, request: HttpRequest, decision: Decision) -> HttpResponse | None:
         """Asks first, on a page that says how many; then decides in batches, so that no lock is held for long."""
