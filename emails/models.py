@@ -603,7 +603,7 @@ class EmailQuerySet(models.QuerySet):
             finished_at=timezone.now(),
         )
         Recipient.objects.filter(email__in=condemned, state__in=Recipient.WAITING).update(state=Recipient.State.FAILED)
-        Event.record(condemned, Event.Kind.FAILED, lambda email: f"{STRIKES} workers died while transmitting it")
+        Event.record(condemned, Event.Kind.FAILED, f"{STRIKES} workers died while transmitting it")
         for policy in OnUnknown:
             lost = [email for email in marked if email.on_unknown == policy and email not in condemned]
             self._move(
@@ -615,12 +615,12 @@ class EmailQuerySet(models.QuerySet):
                 due_at=None if policy == OnUnknown.HOLD else timezone.now(),
             )
             detail = f"{reason} during the transmission: the relay may have it or not; {policy.label}"
-            Event.record(lost, Event.Kind.UNKNOWN, lambda email, detail=detail: detail)
+            Event.record(lost, Event.Kind.UNKNOWN, detail)
 
     def _release(self, rows: Self, reason: str) -> None:
         claimed = list(rows.filter(state=State.CLAIMED).select_for_update(skip_locked=True))
         self._move(claimed, states.RELEASE, State.QUEUED, worker=None, due_at=F("created_at"))
-        Event.record(claimed, Event.Kind.RELEASED, lambda email: reason)
+        Event.record(claimed, Event.Kind.RELEASED, reason)
 
     # Decisions of people
 
@@ -647,7 +647,7 @@ class EmailQuerySet(models.QuerySet):
         with transaction.atomic():
             chosen = self._chosen(states.RESCHEDULE)
             self._move(chosen, states.RESCHEDULE, State.SCHEDULED, due_at=moment, scheduled_at=moment)
-            Event.record(chosen, Event.Kind.SCHEDULED, lambda email: f"for {moment:%Y-%m-%d %H:%M:%S %Z} by {by}")
+            Event.record(chosen, Event.Kind.SCHEDULED, f"for {moment:%Y-%m-%d %H:%M:%S %Z} by {by}")
         return len(chosen)
 
     def send_now(self, by: str) -> int:
@@ -655,7 +655,7 @@ class EmailQuerySet(models.QuerySet):
         with transaction.atomic():
             chosen = self._chosen(states.SEND_NOW)
             self._move(chosen, states.SEND_NOW, State.QUEUED, due_at=F("created_at"))
-            Event.record(chosen, Event.Kind.HURRIED, lambda email: f"by {by}")
+            Event.record(chosen, Event.Kind.HURRIED, f"by {by}")
             transaction.on_commit(lambda: doorbell.ring([email.job() for email in chosen]), robust=True)
         return len(chosen)
 
@@ -690,7 +690,7 @@ class EmailQuerySet(models.QuerySet):
             chosen = self._chosen(transition)
             self._move(chosen, transition, target, due_at=None, finished_at=timezone.now())
             Recipient.objects.filter(email__in=chosen, state__in=Recipient.WAITING).update(state=rest)
-            Event.record(chosen, Event.Kind(target), lambda email: detail)
+            Event.record(chosen, Event.Kind(target), detail)
         return len(chosen)
 
     def _chosen(self, transition: Transition) -> "list[EmailRequest]":
@@ -1202,9 +1202,9 @@ class Event(models.Model):
         return event
 
     @classmethod
-    def record(cls, emails: Collection[EmailRequest], kind: str, detail) -> None:
-        """One line for each of `emails`; `detail` makes its text from the email."""
-        cls.store([cls.of(email, kind, detail(email)) for email in emails])
+    def record(cls, emails: Collection[EmailRequest], kind: str, detail: str) -> None:
+        """The same line for each of `emails`."""
+        cls.store([cls.of(email, kind, detail) for email in emails])
 
     @classmethod
     def store(cls, events: "list[Self]") -> None:
