@@ -146,8 +146,12 @@ class Ledger:
         if not known:
             return
         moment = utcformat(now())
-        started = {"status": JobStatus.STARTED, "started_at": moment, "last_heartbeat": moment}
-        started["worker_name"] = self.worker.name
+        started = {
+            "status": JobStatus.STARTED,
+            "started_at": moment,
+            "last_heartbeat": moment,
+            "worker_name": self.worker.name,
+        }
         with self.connection.pipeline() as pipe:
             for job in known:
                 execution = self._execution_of(job.id)
@@ -169,8 +173,8 @@ class Ledger:
                 if job.id in kept:
                     self._write_end(pipe, job, end)
             self._end_executions(pipe, [job for job, _ in ended])
-            for name, count in Counter(end.failed for job, end in ended if job.id in kept).items():
-                pipe.hincrby(self.worker.key, "failed_job_count" if name else "successful_job_count", count)
+            for failed, count in Counter(end.failed for job, end in ended if job.id in kept).items():
+                pipe.hincrby(self.worker.key, "failed_job_count" if failed else "successful_job_count", count)
             if not self.running:
                 self.worker.set_state(WorkerStatus.IDLE, pipeline=pipe)
             pipe.execute()

@@ -42,7 +42,7 @@ class Keys:
 
     @property
     def subquery(self) -> QuerySet:
-        return self._ordered(filter(None, [self.oldest]), filter(None, [self.newest])).order_by().values(self.column)
+        return self._all.order_by().values(self.column)
 
     def batches(self, size: int, below: UUID | None = None) -> Iterator[list[UUID]]:
         """All ids, or all below one, the newest first."""
@@ -52,7 +52,11 @@ class Keys:
 
     def count(self, limit: int) -> int:
         """How many there are, counted no further than `limit`; a message may count once for each recipient."""
-        return self._ordered(filter(None, [self.oldest]), filter(None, [self.newest]))[:limit].count()
+        return self._all[:limit].count()
+
+    @property
+    def _all(self) -> QuerySet:
+        return self._ordered(filter(None, [self.oldest]), filter(None, [self.newest]))
 
     def _ordered(self, above: Iterable[UUID], below: Iterable[UUID], oldest_first: bool = False) -> QuerySet:
         """In ranges for PostgreSQL, since only that index gives an order by all its columns. Told of an equality,
