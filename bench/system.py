@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -16,13 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from chaos import postgresql
+from chaos.environment import cleared
+from chaos.ports import free_port
 from mailsite.env import socket_path
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "bench" / ".venv"
 PATIENCE = 60  # seconds that anything may take without getting on
-# Of the environment nothing may reach what is measured but what is given here; empty counts as unset.
-CLEARED = ("REDIS_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "EMAIL_URL")
 
 
 class Broken(Exception):
@@ -55,9 +55,8 @@ class Process:
     def __init__(self, command: list, log: Path, as_user: str | None = None, **environment: str):
         self.name = " ".join(Path(word).name for word in map(str, command[:4]))
         self.log = log
-        self.options = {"cwd": ROOT, "env": {**os.environ, **dict.fromkeys(CLEARED, ""), **environment}}
-        if as_user:
-            self.options |= {"user": as_user, "group": as_user, "extra_groups": []}
+        self.options = {"cwd": ROOT, "env": {**os.environ, **cleared(), **environment}}
+        self.options |= postgresql.identity(as_user)
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **self.options
@@ -165,27 +164,22 @@ class Mailsite:
 
 def start_postgresql(world: World) -> str:
     """A throw-away cluster as it comes, so that a commit is on disk. Returns its URL."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not binaries and not (found := shutil.which("postgres")):
+    if not (programs := postgresql.find()):
         raise Broken("PostgreSQL was not found (on Debian and Ubuntu: apt install postgresql).")
-    binary = binaries[-1] if binaries else Path(found).resolve().parent
     folder = Path(world.enter_context(TemporaryDirectory(prefix="mailsite-bench-pg-", ignore_cleanup_errors=True)))
-    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
-    if user:
-        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    options = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
-    output([binary / "initdb", "-D", folder / "data", *options], user)
+    postgresql.create(programs, folder)
     world.start(
-        [binary / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="],
-        lambda server: "ready to accept connections" in server.output, as_user=user,
-    )  # fmt: skip
-    return f"postgres://postgres@{str(folder).replace('/', '%2F')}/postgres"
+        postgresql.server(programs, folder),
+        lambda server: "ready to accept connections" in server.output,
+        as_user=postgresql.USER,
+    )
+    return postgresql.url(folder)
 
 
-def output(command: list, as_user: str | None = None, **environment: str) -> str:
+def output(command: list, **environment: str) -> str:
     """What a command prints."""
-    environment = {**os.environ, **dict.fromkeys(CLEARED, ""), **environment}
-    done = subprocess.run(command, cwd=ROOT if not as_user else "/", env=environment, user=as_user, capture_output=True)
+    environment = {**os.environ, **cleared(), **environment}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
     if done.returncode:
         raise Broken(f"{' '.join(map(str, command))} failed:\n{done.stderr.decode()[-3000:]}")
     return done.stdout.decode()
@@ -201,11 +195,6 @@ def prepare_peers() -> None:
     pip = [PEERS / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
     output([*pip, "-r", lock])
     stamp.write_text(lock.read_text())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def answers(port: int) -> bool:

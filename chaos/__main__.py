@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from chaos import postgresql
+from chaos.environment import cleared
 from chaos.ports import free_port
 
 # Of the environment nothing may reach the system under test but what is given here; empty counts as unset.
-CLEARED = ("REDIS_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "EHLO_NAME")
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "mailsite.settings",
     "PYTHONUNBUFFERED": "1",
@@ -88,7 +89,7 @@ def test(options: argparse.Namespace) -> int:
 
 def set_environment(options: argparse.Namespace, folder: Path, cluster: Path | None, relay_port: int) -> None:
     """What settings.py reads, here and in every part of the system."""
-    os.environ |= dict.fromkeys(CLEARED, "") | SETTINGS
+    os.environ |= cleared() | SETTINGS
     os.environ |= {
         "MAILSITE_DATA": str(folder),
         "EMAIL_URL": f"smtp://127.0.0.1:{relay_port}",
@@ -96,7 +97,7 @@ def set_environment(options: argparse.Namespace, folder: Path, cluster: Path | N
         "LEASE": str(options.lease),
     }
     if cluster:
-        os.environ["DATABASE_URL"] = f"postgres://postgres@{str(cluster).replace('/', '%2F')}/postgres"
+        os.environ["DATABASE_URL"] = postgresql.url(cluster)
 
 
 def ignore_signals() -> None:

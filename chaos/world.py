@@ -4,8 +4,6 @@ Django's settings are those of the throw-away data folder: __main__.py sets the 
 """
 
 import os
-import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +20,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, connection
 
+from chaos import postgresql
 from emails.models import ApiKey, EmailRequest, Worker
 from mailsite import supervisor
 
@@ -71,7 +70,7 @@ class Part:
             self.beginning = log.tell()
             self.process = subprocess.Popen(
                 command, cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, **identity(self.as_user),
+                start_new_session=True, **postgresql.identity(self.as_user),
             )  # fmt: skip
         self.paused, self.leave_until = False, 0.0
 
@@ -119,20 +118,15 @@ class PostgreSQL(Part):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.binaries = find_postgresql()
-        user = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-        command = [str(self.binaries / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
-        command += ["-c", "listen_addresses=", "-c", "fsync=on", "-c", "synchronous_commit=on"]
-        super().__init__("database", [*command, "-c", "max_connections=200"], lambda part: database_answers(), user)
+        if not (programs := postgresql.find()):
+            raise Broken("No PostgreSQL was found on this machine.")
+        self.programs = programs
+        command = [*postgresql.server(programs, folder), "-c", "fsync=on", "-c", "synchronous_commit=on"]
+        command += ["-c", "max_connections=200"]
+        super().__init__("database", command, lambda part: database_answers(), postgresql.USER)
 
     def create(self) -> None:
-        if self.as_user:
-            os.chown(self.folder, pwd.getpwnam(self.as_user).pw_uid, -1)
-        subprocess.run(
-            [self.binaries / "initdb", "-D", self.folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
-             "--locale", "C.UTF-8", "--no-sync"],
-            check=True, capture_output=True, **identity(self.as_user),
-        )  # fmt: skip
+        postgresql.create(self.programs, self.folder)
 
     def kill(self) -> None:
         """The server and its backends, which are sessions of their own: all at once, and none may be left."""
@@ -309,11 +303,6 @@ class World:
             connection.close()
 
 
-def identity(user: str | None) -> dict:
-    """The arguments that make a process run as `user`."""
-    return {"user": user, "group": user, "extra_groups": []} if user else {}
-
-
 def answers(address: Path | int) -> bool:
     family, where = (socket.AF_INET, ("127.0.0.1", address)) if isinstance(address, int) else (socket.AF_UNIX, address)
     with suppress(OSError), closing(socket.socket(family)) as client:
@@ -339,16 +328,6 @@ def wait_until(fact: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise Broken(otherwise)
         time.sleep(0.05)
-
-
-def find_postgresql() -> Path:
-    """The folder with the newest PostgreSQL's programs."""
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if versions:
-        return versions[-1]
-    if found := shutil.which("postgres"):
-        return Path(found).resolve().parent
-    raise Broken("No PostgreSQL was found on this machine.")
 
 
 def children_of(parent: int) -> list[int]:

@@ -6,7 +6,6 @@ throw-away cluster. Everything ends with the run.
 
 import atexit
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from chaos import postgresql
+from chaos.environment import cleared
 
 DATA = Path(tempfile.mkdtemp(prefix="mailsite-test-"))
 ON_POSTGRESQL = "--postgresql" in sys.argv or os.environ.get("MAILSITE_TEST_POSTGRESQL") == "1"
@@ -46,34 +48,25 @@ def start_valkey(folder: Path) -> subprocess.Popen:
 
 def start_postgresql() -> str:
     """A cluster without durability, reached by a socket in its own folder. Returns its URL."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    found = shutil.which("postgres")
-    if not binaries and not found:
+    if not (programs := postgresql.find()):
         message = "NOT TESTED ON POSTGRESQL: no postgres binary was found."
         pytest.exit(message, returncode=1 if IN_CI else 0)
-    binary = binaries[-1] if binaries else Path(found).parent
     folder = Path(tempfile.mkdtemp(prefix="mailsite-pg-"))
-    as_user = []
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-        as_user = ["runuser", "-u", "postgres", "--"]
-    arguments = ["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
-    subprocess.run([*as_user, binary / "initdb", "-D", folder / "data", *arguments], check=True, capture_output=True)
-    settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
+    postgresql.create(programs, folder)
     server = subprocess.Popen(
-        [*as_user, binary / "postgres", "-D", folder / "data", "-k", folder, *settings],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        [*postgresql.server(programs, folder), "-c", "fsync=off", "-c", "max_connections=200"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        **postgresql.identity(postgresql.USER),
     )  # fmt: skip
 
     def stop() -> None:
-        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGINT)  # "fast": ends the sessions that are left
+        server.send_signal(signal.SIGINT)  # "fast": ends the sessions that are left
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(stop)
     wait_until((folder / ".s.PGSQL.5432").exists, "PostgreSQL did not start")
-    return f"postgres://postgres@{str(folder).replace('/', '%2F')}/postgres"
+    return postgresql.url(folder)
 
 
 def wait_until(fact, otherwise: str, seconds: float = 30) -> None:
@@ -85,9 +78,7 @@ def wait_until(fact, otherwise: str, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-for name in ("REDIS_URL", "EMAIL_URL", "HOST", "PUBLIC_URL", "DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL",
-    "ONLY_TO", "REDIRECT_TO", "TRUSTED_PROXIES", "LOG_FORMAT", "HSTS_SECONDS", "SECRET_KEY_FALLBACKS"):  # fmt: skip
-    os.environ[name] = ""  # empty counts as unset, and a developer's .env doesn't reach the tests
+os.environ |= cleared()
 os.environ |= {"MAILSITE_DATA": str(DATA), "PLAYGROUND_DELAY": "0.5", "REQUEST_LOG_DAYS": "0", "PYTHONUNBUFFERED": "1"}
 if ON_POSTGRESQL:
     os.environ["MAILSITE_TEST_POSTGRESQL"] = "1"
