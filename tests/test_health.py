@@ -29,14 +29,6 @@ def alive():
 
 
 @pytest.fixture
-def no_redis(settings):
-    settings.RQ_QUEUES = {name: {"URL": "unix:///nowhere/valkey.sock"} for name in doorbell.QUEUES}
-    doorbell.queue.cache_clear()
-    yield
-    doorbell.queue.cache_clear()
-
-
-@pytest.fixture
 def web(transactional_db):
     """Starts a web server with stores of its own; its address."""
     running = []

@@ -41,14 +41,6 @@ def member(client) -> Client:
     return client
 
 
-@pytest.fixture
-def no_redis(settings):
-    settings.RQ_QUEUES = {name: {"URL": "unix:///nowhere/valkey.sock"} for name in doorbell.QUEUES}
-    doorbell.queue.cache_clear()
-    yield
-    doorbell.queue.cache_clear()
-
-
 def arrive(raw: bytes, to: str = "moss@example.com") -> SandboxMessage:
     return sandbox.store("shop@example.com", [to], raw)
 
