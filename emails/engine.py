@@ -302,34 +302,41 @@ class Engine:
             self._probes[-1].start()
         ended = [settlement.email for settlement in finished]
         ended += [email for email in upcoming if email.pk not in written.marked]
-        with self._lock:
-            self._asked -= len(claims)
-            for email in written.claimed:
-                self._held[email.pk] = email
-            for email in ended:
-                if self._held.get(email.pk) is email:
-                    del self._held[email.pk]
-        for email in ended:
-            self._lineup.settled(email)
-        for email in written.claimed:
-            if email.delay:
-                print(f"Starting to send email to {email.first_recipient}...", flush=True)
-            self._lineup.add(email)
+        self._claim_again(settlement for settlement in finished if settlement.email.pk in written.settled)
+        self._take_over(len(claims), written.claimed, ended)
         for step in steps:
             if step.next and step.next.pk in written.marked:
                 step.next.date = step.next.date or moment
                 step.may_transmit = True
             step.is_recorded = bool(step.finished) and step.finished.email.pk in written.settled
             step.done.set()
-        for settlement in finished:
-            email = settlement.email
-            waits = settlement.outcome.hold or self._stopping.is_set() or email.pk not in written.settled
-            if email.due_at == email.created_at and not waits:
-                self.claim([email.pk])  # it is due at once, and no job will come for it
         for email in ended:
             if email.pk not in written.settled:
                 self.settled.put(Settled(str(email.pk), "Taken over by another worker."))
         self._answer_refused(wanted, written)
+
+    def _take_over(self, asked: int, claimed: Iterable[EmailRequest], ended: Sequence[EmailRequest]) -> None:
+        """What has been claimed goes into the line-up, what has ended is out of our hands."""
+        with self._lock:
+            self._asked -= asked
+            for email in claimed:
+                self._held[email.pk] = email
+            for email in ended:
+                if self._held.get(email.pk) is email:
+                    del self._held[email.pk]
+        for email in ended:
+            self._lineup.settled(email)
+        for email in claimed:
+            if email.delay:
+                print(f"Starting to send email to {email.first_recipient}...", flush=True)
+            self._lineup.add(email)
+
+    def _claim_again(self, settled: Iterable[Settlement]) -> None:
+        """Those that are due again at once: no job will come for them."""
+        for settlement in settled:
+            waits = settlement.outcome.hold or self._stopping.is_set()
+            if settlement.email.due_at == settlement.email.created_at and not waits:
+                self.claim([settlement.email.pk])
 
     def _commit_apart(self, claims: list[UUID], steps: list[Step], error: Exception) -> None:
         """What can't be written together is written one by one, so that a bad row takes no neighbour with it."""
