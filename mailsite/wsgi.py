@@ -2,8 +2,12 @@
 
 import os
 import sys
+import threading
+from typing import Any
 
 from django.core.wsgi import get_wsgi_application
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from mailsite.env import EnvironmentProblem
 
@@ -12,3 +16,28 @@ try:
     application = get_wsgi_application()
 except EnvironmentProblem as problem:
     sys.exit(str(problem))
+
+
+class Closing:
+    """Closes a thread's database connection when the thread ends.
+
+    The web server ends threads that have nothing to do, and starts others when they are needed. What they had open
+    would wait for the garbage collector, and pile up meanwhile.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper):
+        self._connection = connection
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+
+_of_this_thread = threading.local()
+
+
+def _close_with_this_thread(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    if not hasattr(_of_this_thread, "closing"):
+        _of_this_thread.closing = Closing(connection)
+
+
+connection_created.connect(_close_with_this_thread)
