@@ -19,7 +19,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
-from django.utils.text import Truncator
+from django.utils.text import Truncator, capfirst
 from django.utils.timezone import localtime
 from django_rq import admin as django_rq_admin
 from django_rq.models import Dashboard
@@ -86,6 +86,11 @@ class Listed(ReadOnly, admin.ModelAdmin):
     paginator = CappedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
+        """What is only looked at is not to be selected."""
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
 
 class RecipientInline(ReadOnly, admin.TabularInline):
@@ -221,7 +226,6 @@ class EmailChangeList(ChangeList):
         return super().get_queryset(request, **options).filter(pk__in=self.keys.subquery)
 
     def get_results(self, request: HttpRequest) -> None:
-        self.title = "Emails"
         newest = self.keys.cut(NewestPaginator.LIMIT + 1)
         self.has_more = len(newest) > NewestPaginator.LIMIT
         self.paginator = NewestPaginator(newest[: NewestPaginator.LIMIT], self.list_per_page)

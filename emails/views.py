@@ -220,6 +220,12 @@ def copy_in_sandbox(recipients: list) -> SandboxMessage | None:
     return SandboxMessage.objects.only("pk").filter(pk__in=filter(None, map(as_uuid, ids))).first()
 
 
+def message_of(received: Received) -> EmailRequest | None:
+    """Of which message a mail in the sandbox is a copy: its Message-ID begins with the message's id."""
+    id = as_uuid(received.header("Message-ID").strip("<").partition("@")[0])
+    return EmailRequest.objects.only("pk").filter(pk=id).first()
+
+
 def sides_of(raw: bytes) -> dict:
     """A mail for mail.html: taken apart, and its source as far as a page should hold it."""
     received = Received.parse(raw)
@@ -292,7 +298,8 @@ def sandbox_delete(request: HttpRequest) -> HttpResponse:
 @login_required
 def sandbox_message(request: HttpRequest, id: UUID) -> HttpResponse:
     mail = get_object_or_404(SandboxMessage, pk=id)
-    context = {"mail": mail, "size": len(mail.raw), **sides_of(bytes(mail.raw))}
+    sides = sides_of(bytes(mail.raw))
+    context = {"mail": mail, "size": len(mail.raw), "email": message_of(sides["received"]), **sides}
     return render(request, "sandbox_message.html", context)
 
 

@@ -1,4 +1,6 @@
 // The API's description as a page, by Swagger UI from our own files.
+if (matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.classList.add("dark-mode");
+
 const api = document.getElementById("api");
 SwaggerUIBundle({
   domNode: api,

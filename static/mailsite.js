@@ -1,6 +1,44 @@
 "use strict";
 
-// What the pages do beyond htmx: copy buttons, the form's time zone and files, and the playground's stopwatches.
+// What the pages do beyond htmx: keys, copy buttons, the form's time zone and files, and the playground's stopwatches.
+
+const keys = document.getElementById("keys");
+const pages = new Map(); // by the first of the letters of their names that is free
+
+for (const link of keys ? document.querySelectorAll(".top nav a") : []) {
+  const letter = [...link.textContent.toLowerCase()].find((letter) => !pages.has(letter));
+  pages.set(letter, link);
+  const row = keys.querySelector("template").content.cloneNode(true);
+  row.querySelector("kbd:last-of-type").textContent = letter;
+  row.querySelector("dd").textContent = link.textContent;
+  keys.querySelector("dl").append(row);
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-keys]")) keys.showModal();
+});
+
+function search() {
+  const field = document.querySelector("input[type=search]");
+  if (field) field.select();
+  else if (pages.has("m")) location.assign(`${pages.get("m").href}#q`);
+}
+
+let going; // while the letter after a "g" is awaited
+
+document.addEventListener("keydown", (event) => {
+  if (!keys || keys.open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input:not([type=radio]), textarea, select")) return;
+  const page = going && pages.get(event.key);
+  clearTimeout(going);
+  going = undefined;
+  if (page) page.click();
+  else if (event.key === "/") search();
+  else if (event.key === "?") keys.showModal();
+  else if (event.key === "g") going = setTimeout(() => (going = undefined), 2000);
+  else return;
+  event.preventDefault();
+});
 
 async function copy(element) {
   getSelection().selectAllChildren(element);

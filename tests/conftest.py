@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from emails.smtp import Relay as RelayAddress
 from tests import sinks
 from tests.environment import DATA, IN_CI, ON_POSTGRESQL, wait_until
 from tests.running import ROOT, Copy
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +137,22 @@ def mailsite() -> Iterator[Copy]:
         copy.start()
         yield copy
         copy.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(request) -> Iterator:
+    """An installed Chromium. Ends with this module, since its event loop would be in the ORM's way."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = next(filter(None, map(shutil.which, BROWSERS)), own if own.exists() else None)
+        if not found:
+            missing(request.config, "NOT TESTED IN A BROWSER: there is no Chromium (on Debian: apt install chromium).")
+        arguments = ["--disable-component-update", *(["--no-sandbox"] if os.getuid() == 0 else [])]
+        chromium = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield chromium
+        chromium.close()
 
 
 def missing(config: pytest.Config, sentence: str) -> None:

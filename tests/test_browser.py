@@ -1,39 +1,19 @@
 """A person with a browser, on a desk and on a phone, before a copy of Mailsite that `manage.py run` has started."""
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.conftest import missing
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ZONE = "Asia/Tokyo"
 WIDTHS = {"desk": 1280, "phone": 390}
 PATIENCE = 20_000  # milliseconds that a fact may take to show itself
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser(request) -> Iterator[Browser]:
-    """An installed Chromium. Ends with this module, since its event loop would be in the ORM's way."""
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = next(filter(None, map(shutil.which, NAMES)), own if own.exists() else None)
-        if not found:
-            missing(request.config, "NOT TESTED IN A BROWSER: there is no Chromium (on Debian: apt install chromium).")
-        arguments = ["--disable-component-update", *(["--no-sandbox"] if os.getuid() == 0 else [])]
-        chromium = playwright.chromium.launch(executable_path=found, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=WIDTHS)
