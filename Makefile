@@ -1,7 +1,7 @@
 # `make` lists what there is. A line that is one plain command is run without a shell between, so that
 # a SIGTERM sent to make reaches the command itself.
 .DEFAULT_GOAL := help
-.PHONY: help run services login demo test lint format lock check-lock chaos bench
+.PHONY: help run services login demo test lint format lock check-lock chaos bench screenshots
 
 PYTHON := .venv/bin/python
 PARALLEL := -n auto --maxprocesses 4
@@ -39,6 +39,10 @@ chaos: ## kill everything at random moments and count the mail; ARGS="--help" te
 bench: ## measure Mailsite beside its peers; bench/README.md tells how, ARGS="--help" how to choose
 	@bin/prepare dev
 	@$(PYTHON) -m bench $(ARGS)
+
+screenshots: ## make the pictures in docs/screenshots, of a Mailsite of its own
+	@bin/prepare dev
+	@$(PYTHON) -m tests.screenshots
 
 lint: ## check style and types
 	@bin/prepare dev

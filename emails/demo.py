@@ -32,7 +32,6 @@ from emails.rows import Statement, insert, run
 from emails.smtp import Outcome, Reply, Result
 from emails.states import State
 
-SEED = 9
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=seconds) for seconds in (1, 60, 3600, 86400))
 TRAFFIC = ((7 * DAY, 900), (DAY, 300), (HOUR, 90))  # messages that are spread over the time before now
 BUSY = (1, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 11, 10, 11, 12, 11, 10, 9, 8, 8, 7, 5, 3, 2)  # each hour of a day
@@ -226,6 +225,7 @@ class Life:
 
 def lives(now: datetime) -> list[Life]:
     def one(kind: Kind, ago: timedelta, *to: str, by: str = "", scheduled_at: datetime | None = None, **fields) -> Life:
+        random.seed(len(told))  # the same message, whatever the time of day has made of those before it
         draft = replace(kind.draft(*(to or [random.choice(PEOPLE)]), **fields), scheduled_at=scheduled_at)
         life = Life(kind, draft, now - ago, now, by)
         told.append(life)
@@ -278,6 +278,7 @@ def lives(now: datetime) -> list[Life]:
 
 def moments(now: datetime, time: timedelta, count: int) -> list[timedelta]:
     """How long ago things happened, more of them by day than by night."""
+    random.seed(count)
     found: list[timedelta] = []
     while len(found) < count:
         ago = random.uniform(3, time.total_seconds()) * SECOND
@@ -288,7 +289,6 @@ def moments(now: datetime, time: timedelta, count: int) -> list[timedelta]:
 
 def fill(now: datetime) -> int:
     """Stores a week of mail, keys, suppressions and requests that end at `now`. Returns how many messages."""
-    random.seed(SEED)
     told = lives(now)
     emails = [life.email for life in told]
     kept = sorted((mail for life in told for mail in life.kept), key=lambda mail: mail.received_at)

@@ -185,7 +185,7 @@ def source_of(email: EmailRequest) -> bytes:
 def status_of(request: HttpRequest, email: EmailRequest) -> dict:
     events = list(email.events.all())
     for earlier, later in pairwise(events):
-        later.seconds = (later.at - earlier.at).total_seconds()
+        later.before, later.seconds = earlier.at, (later.at - earlier.at).total_seconds()
     recipients = list(email.recipients.all())
     email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])  # no older than its timeline
     return {

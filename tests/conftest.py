@@ -16,9 +16,7 @@ from emails.models import ApiKey, EmailRequest
 from emails.smtp import Relay as RelayAddress
 from tests import sinks
 from tests.environment import DATA, IN_CI, ON_POSTGRESQL, wait_until
-from tests.running import ROOT, Copy
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.running import BROWSERS, ROOT, Copy
 
 
 @pytest.fixture(scope="session")

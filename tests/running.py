@@ -15,6 +15,7 @@ import httpx
 from tests.environment import wait_until
 
 ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Copy:

@@ -536,3 +536,12 @@ def test_a_relay_that_is_away_is_told_inside_the_request(playground, settings):
 def test_the_answer_of_the_playground_is_json_for_browsers_too(playground):
     response = Client().get("/send-email/moss@example.com", headers={"Accept": "text/html"})
     assert json.loads(response.text)["job_id"]
+
+
+def test_the_timeline_says_how_long_after_the_line_before_each_stands(member, submit):
+    email = submit()
+    first = email.events.get()
+    for minutes in (5, 65):
+        email.events.create(kind="deferred", at=first.at + timedelta(minutes=minutes))
+    page = member.get(email.get_absolute_url()).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "5 minutes later" in page and "1 hour later" in page
