@@ -1189,8 +1189,18 @@ class Event(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     detail = models.TextField(default="")
 
+    SETBACKS = (Kind.BOUNCED, Kind.FAILED, Kind.DEFERRED)
+
     class Meta:
         ordering = ["id"]
+        indexes = [
+            models.Index(
+                "kind",
+                "id",
+                condition=Q(kind="bounced") | Q(kind="failed") | Q(kind="deferred"),  # as SQLite proves it for one kind
+                name="event_setbacks",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.detail}".strip()

@@ -68,7 +68,8 @@ class Tally(models.Model):
         return f"{self.minute}, queue {self.priority}"
 
 
-COUNTS = ("accepted", *OUTCOMES, *SETBACKS, "attempts", *TIMES, "milliseconds")
+ENTRY_AND_ENDS = ("accepted", *OUTCOMES)  # tell how many are unfinished
+COUNTS = (*ENTRY_AND_ENDS, *SETBACKS, "attempts", *TIMES, "milliseconds")
 _own = threading.local()
 
 
@@ -125,31 +126,35 @@ def gather(now: int | None = None) -> None:
         run(_written(counts))
 
 
-def correct(unfinished: models.QuerySet) -> int:
+def correct(emails: models.QuerySet) -> int:
     """Sets right how many messages are unfinished, after a version that doesn't count has run. Returns by how many.
 
-    Both are read as of one moment, so that it doesn't matter what happens meanwhile.
+    `emails` are all that are unfinished. Both are read as of one moment: it doesn't matter what happens meanwhile.
     """
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        real = dict(unfinished.order_by().values_list("priority").annotate(models.Count("pk")))
+        real = dict(emails.order_by().values_list("priority").annotate(models.Count("pk")))
         kept = in_queues()
         amiss = {queue: real.get(queue, 0) - kept.get(queue, 0) for queue in sorted(real.keys() | kept.keys())}
         run(_written({(minute(), queue, _shard()): Counter(accepted=n) for queue, n in amiss.items() if n}))
     return sum(map(abs, amiss.values()))
 
 
-def totals() -> dict[int, Counter]:
+def totals(names: Collection[str] = COUNTS) -> dict[int, Counter]:
     """All that was ever counted, by queue."""
-    rows = Tally.objects.values_list("priority").annotate(*map(models.Sum, COUNTS))
-    return {queue: _counter(COUNTS, sums) for queue, *sums in rows}
+    rows = Tally.objects.values_list("priority").annotate(*map(models.Sum, names))
+    return {queue: _counter(names, sums) for queue, *sums in rows}
 
 
 def in_queues() -> dict[int, int]:
     """How many messages are unfinished, by queue."""
-    return {queue: counts["accepted"] - sum(counts[end] for end in OUTCOMES) for queue, counts in totals().items()}
+    return {queue: unfinished(counts) for queue, counts in totals(ENTRY_AND_ENDS).items()}
+
+
+def unfinished(counts: Counter) -> int:
+    return counts["accepted"] - sum(counts[end] for end in OUTCOMES)
 
 
 def per_minute(since: int, names: Collection[str]) -> dict[int, Counter]:

@@ -7,6 +7,8 @@ from emails import views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("overview/live", views.overview_live, name="overview_live"),
+    path("messages", views.mail, name="mail"),
     path("keys", views.make_key, name="make_key"),
     path("send", views.send, name="send"),
     path("messages/<uuid:id>", views.message, name="message"),

@@ -33,6 +33,7 @@ from emails.drafts import Invalid
 from emails.forms import RelayForm, SendForm
 from emails.login import LinkProblem, user_of
 from emails.models import ApiKey, Attachment, EmailRequest, Hold, RequestLog, SandboxMessage, SandboxRecipient
+from emails.overview import Overview
 from emails.received import Received
 from emails.relaycheck import check_within
 from emails.search import Keys, in_sandbox, to_recipient
@@ -101,7 +102,27 @@ def as_uuid(text: str) -> UUID | None:
 
 
 @login_required
+@never_cache
 def home(request: HttpRequest) -> HttpResponse:
+    """For staff whether all is well, for others their mail."""
+    if request.user.is_staff:
+        return render(request, "overview.html", {"overview": Overview.now()})
+    return mail(request)
+
+
+@login_required
+@never_cache
+def overview_live(request: HttpRequest) -> HttpResponse:
+    """The part that changes; the verdict is read out where it is another than `?seen=`."""
+    if not request.user.is_staff:
+        raise PermissionDenied
+    overview = Overview.now()
+    said = {"overview": overview, "is_news": request.GET.get("seen") != overview.status}
+    return render(request, "overview.html#live", said)
+
+
+@login_required
+def mail(request: HttpRequest) -> HttpResponse:
     query = searched(request)
     page = Page.of(EmailRequest.objects.all(), request, to_recipient(query) if query else None)
     return render(request, "home.html", {"page": page, "query": query})

@@ -50,10 +50,10 @@ def _causes(email: EmailRequest, now: datetime) -> Iterator[str]:
         yield f"{_uncertain(email, now)}; held for your decision."
     elif email.due_at > now:
         yield _appointment(email, now)
-        yield from _obstacles(email, now)
+        yield from (obstacle for obstacle in obstacles([email.queue], now) if obstacle != REDIS_IS_AWAY)
     else:
         is_blocked = False
-        for obstacle in _obstacles(email, now):
+        for obstacle in obstacles([email.queue], now):
             is_blocked |= obstacle != REDIS_IS_AWAY
             yield obstacle
         if email.is_suspect:
@@ -64,12 +64,14 @@ def _causes(email: EmailRequest, now: datetime) -> Iterator[str]:
 # What keeps mail from being taken
 
 
-def _obstacles(email: EmailRequest, now: datetime) -> Iterator[str]:
+def obstacles(queues: Iterable[str], now: datetime) -> Iterator[str]:
+    """For all mail of these queues, the gravest first; each worked out only when it is asked for."""
     holds = Hold.in_force()
     if hold := holds.by_target.get(Hold.Target.RELAY):
         yield f"The relay {_paused(hold, now)}"
-    if hold := holds.by_target.get(email.queue):
-        yield f"The queue {email.queue} {_paused(hold, now)}"
+    for queue in queues:
+        if hold := holds.by_target.get(queue):
+            yield f"The queue {queue} {_paused(hold, now)}"
     alive = Worker.alive(now).exists()
     if not alive:
         yield no_worker(now)
@@ -81,7 +83,7 @@ def _obstacles(email: EmailRequest, now: datetime) -> Iterator[str]:
     elif holds.is_on_trial:
         reason = _cut(holds.by_target[Hold.Target.TROUBLE].reason)
         yield f"{_relay(True)} lets us in again after trouble ({reason}): the first mail that passes frees the rest."
-    if suspended is None and email.due_at <= now:
+    if suspended is None:
         yield REDIS_IS_AWAY
 
 

@@ -75,7 +75,7 @@ def fill(page: Page, subject: str, html: str = "", to: str = "moss@example.com")
 
 
 def test_a_mail_goes_from_the_form_to_the_sandbox(member):
-    member.goto("/")
+    member.goto("/messages")
     fits(member)
     write(member, "Hello", "<h1>A fine <em>mail</em></h1>")
     expect(member).to_have_url(re.compile("/messages/"))
@@ -96,7 +96,7 @@ def test_a_mail_goes_from_the_form_to_the_sandbox(member):
 
 
 def test_the_relay_is_checked_step_by_step(member):
-    member.goto("/")
+    member.goto("/messages")
     member.get_by_role("link", name="Sandbox: nothing leaves this machine").click()
     fits(member)
     member.get_by_label("Test mail to").fill("jen")
@@ -148,7 +148,7 @@ def test_files_and_a_time_in_the_browsers_zone(member, tmp_path):
 
 
 def test_a_key_works_from_a_shell(member):
-    member.goto("/")
+    member.goto("/messages")
     member.get_by_role("button", name="Make an API key").click()
     line = member.locator("#curl").text_content()
     fits(member)
@@ -234,7 +234,7 @@ def test_an_operator_cancels_all_that_match_after_a_page_that_says_how_many(memb
 
 
 def test_the_keyboard_is_enough(member):
-    member.goto("/")
+    member.goto("/messages")
     member.keyboard.press("Tab")
     expect(member.get_by_role("link", name="Skip to the content")).to_be_focused()
     member.keyboard.press("Enter")
@@ -260,3 +260,20 @@ def test_all_works_without_javascript(browser, mailsite):
     page.get_by_role("button", name="Log out").click()
     expect(page).to_have_url(f"{mailsite.url}/login")
     context.close()
+
+
+def test_the_overview_shows_what_is_sent_by_itself(member, mailsite):
+    member.goto("/messages")
+    write(member, "Hello", "<p>Hello</p>")
+    expect(member.locator("#state")).to_contain_text("Sent")
+    member.goto("/")
+    expect(member.locator(".verdict")).to_contain_text("All is well")
+    fits(member)
+    figure = member.locator("figcaption strong").first
+    before = int(figure.text_content().replace(",", ""))
+    other = member.context.new_page()
+    other.goto("/messages")
+    write(other, "Hello again", "<p>Hello</p>")
+    expect(other.locator("#state")).to_contain_text("Sent")
+    expect(figure).to_have_text(f"{before + 1:,}")  # without a reload
+    other.close()

@@ -85,7 +85,7 @@ def test_another_sites_form_is_refused(path, submit):
 
 
 def test_every_page_says_where_mail_goes(member, settings, relay):
-    assert f"Relay 127.0.0.1:{relay.port}" in member.get("/").text
+    assert f"Relay 127.0.0.1:{relay.port}" in member.get("/messages").text
     settings.RELAY = Relay("127.0.0.1", 1, "none", is_sandbox=True)
     for path in ("/", "/send", "/sandbox", "/playground", "/admin/", "/nothing"):
         assert "Sandbox: nothing leaves this machine" in member.get(path).text, path
@@ -103,7 +103,7 @@ def test_an_unknown_page_is_told_in_our_design(member):
 def test_home_shows_the_newest_first_with_their_states(member, submit):
     submit(subject="older")
     submit(subject="newer", to=["moss@example.com", "jen@example.com"])
-    response = member.get("/")
+    response = member.get("/messages")
     assert subjects(response) == ["newer", "older"]
     assert "moss@example.com and 1 more" in response.text
     assert response.text.count("Queued") == 2
@@ -112,7 +112,7 @@ def test_home_shows_the_newest_first_with_their_states(member, submit):
 def test_home_turns_its_pages_both_ways(member, submit):
     for number in range(120):
         submit(subject=str(number))
-    first = member.get("/")
+    first = member.get("/messages")
     second = member.get(link(first, "Older →"))
     third = member.get(link(second, "Older →"))
     everything = subjects(first) + subjects(second) + subjects(third)
@@ -126,13 +126,13 @@ def test_pages_of_home_cost_the_same_number_of_queries(member, submit, django_as
     for number in range(60):
         submit(subject=str(number))
     with django_assert_max_num_queries(5):
-        member.get("/")
+        member.get("/messages")
 
 
 @pytest.mark.parametrize("query", ["after=garbage", f"after={ID}", f"before={ID}", "q=%00", "q=%25"])
 def test_home_survives_strange_questions(member, submit, query):
     submit()
-    assert member.get(f"/?{query}").status_code == 200
+    assert member.get(f"/messages?{query}").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_home_survives_strange_questions(member, submit, query):
 def test_home_finds_recipients(member, submit, query, found):
     submit(subject="one", to="moss@example.com")
     submit(subject="two", to="jen@example.com", bcc="roy@example.org")
-    response = member.get("/", {"q": query})
+    response = member.get("/messages", {"q": query})
     assert subjects(response) == found
     assert f'value="{query}"' in response.text
 
@@ -158,12 +158,12 @@ def test_the_search_stays_while_turning_pages(member, submit):
     for number in range(60):
         submit(subject=str(number), to="moss+1@example.com")
         submit(subject="other")
-    second = member.get(link(member.get("/", {"q": "moss+1@"}), "Older →"))
+    second = member.get(link(member.get("/messages", {"q": "moss+1@"}), "Older →"))
     assert subjects(second) == [str(number) for number in reversed(range(10))]
 
 
 def test_an_empty_home_says_what_to_do(member):
-    response = member.get("/")
+    response = member.get("/messages")
     assert 'href="/send"' in response.text
     assert "Make an API key" in response.text
 
@@ -179,7 +179,7 @@ def test_a_key_is_shown_once_with_a_line_that_works(member, headers):
     answer = Client().post("/emails", words[-1], content_type=headers.pop("Content-Type"), headers=headers)
     assert EmailRequest.objects.get(pk=answer.json()["id"]).to == ["moss@example.com"]
     token = headers["Authorization"].removeprefix("Bearer ")
-    assert token not in member.get("/").text + str(ApiKey.objects.values())
+    assert token not in member.get("/messages").text + str(ApiKey.objects.values())
 
 
 def test_the_line_names_the_public_url_to_who_came_by_it(member, settings):
@@ -334,7 +334,7 @@ def test_pages_do_without_redis(member, no_redis, submit):
     email = submit()
     assert "Redis can't be reached" in unescape(member.get(f"/messages/{email.pk}").text)
     assert "Redis can't be reached" in unescape(member.get("/playground").text)
-    assert member.get("/").status_code == 200
+    assert member.get("/messages").status_code == 200
 
 
 @pytest.mark.django_db(transaction=True)
@@ -365,7 +365,7 @@ def test_script_is_text_on_every_page(member, submit):
     mail.add_attachment(b"", maintype="text", subtype="plain", filename=f"{SCRIPT}.txt")
     kept = arrive(mail.as_bytes(), to=f"{SCRIPT}@example.com")
     pages = [
-        "/", f"/?q={SCRIPT}", f"/messages/{email.pk}", f"/messages/{email.pk}/status", "/sandbox",
+        "/", "/messages", f"/messages?q={SCRIPT}", f"/messages/{email.pk}", f"/messages/{email.pk}/status", "/sandbox",
         f"/sandbox?q={SCRIPT}", f"/sandbox/{kept.pk}", "/playground", f"/login/{SCRIPT}", "/admin/emails/emailrequest/",
         f"/admin/emails/emailrequest/{email.pk}/change/", "/admin/emails/sandboxmessage/",
         f"/admin/emails/sandboxmessage/{kept.pk}/change/", f"/admin/django_rq/dashboard/queues/0/{email.pk}/",

@@ -1,0 +1,142 @@
+"""What a tired person reads at three in the morning: a sentence, then what is wrong, then the figures."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from emails import login, tallies
+from emails.models import EmailRequest, Event, Hold, Worker
+from emails.overview import Chart, reason
+from emails.tallies import Tally
+from tests.test_store import said, settle, transmit
+
+pytestmark = [pytest.mark.stores, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def staff(client):
+    client.force_login(login.local_administrator())
+    return client
+
+
+@pytest.fixture
+def moss():
+    return Worker.objects.create(name="moss", host="mail-1", pid=4711)
+
+
+def verdict(response) -> str:
+    return re.search(r'<p class="verdict [^>]+>(.*?)</p>', response.text, re.DOTALL)[1].replace("&#x27;", "'")
+
+
+def send(submit, worker, code=250, text="ok", **fields) -> EmailRequest:
+    [claimed] = transmit([submit(**fields).pk], worker)
+    return settle(claimed, said(claimed, code, text), worker)
+
+
+def test_a_fresh_install_says_what_to_do_first(staff):
+    text = staff.get("/").text
+    assert "No worker has been seen yet: start one with `manage.py rqworker`." in text
+    assert "No mail yet" in text and "Write the first one" in text and "Make an API key" in text
+
+
+def test_all_is_well(staff, submit, moss):
+    for _ in range(3):
+        send(submit, moss)
+    response = staff.get("/")
+    assert verdict(response) == "All is well: nothing waits, 3 sent in the last hour."
+    assert "The database can be read and written." in response.text and "Redis answers." in response.text
+    assert "mail-1, process 4711: holds 0, sends 0" in response.text
+
+
+def test_the_gravest_comes_first(staff, submit, moss):
+    submit()
+    Hold.objects.create(target="low", reason="end of quarter freeze", by="jen")
+    response = staff.get("/")
+    assert verdict(response).startswith("The queue low was paused by jen")
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=6))
+    response = staff.get("/")
+    assert verdict(response) == "No worker has been seen for 6 minutes: start one with `manage.py rqworker`."
+    assert "The queue low was paused by jen" in response.text
+    assert "Silent" in response.text
+    assert "/admin/emails/hold/" in response.text
+
+
+def test_what_waits_by_queue_and_what_workers_hold(staff, submit, moss):
+    submit(priority=2), submit(priority=2), submit(priority=2, scheduled_at="in 1 hour")
+    transmit([submit(priority=0).pk], moss)
+    text = staff.get("/").text
+    rows = {
+        name: figures
+        for name, *figures in re.findall(r">(\w+)</a></th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", text)
+    }
+    assert rows == {"high": ["0", "0", "1"], "default": ["0", "0", "0"], "low": ["3", "2", "0"]}
+    assert "1 being sent now" in text and "holds 1, sends 1" in text
+
+
+def test_the_oldest_that_is_due_is_linked_with_its_reason(staff, submit, moss):
+    submit()
+    oldest = submit(to="roy@example.com", priority=2)
+    EmailRequest.objects.filter(pk=oldest.pk).update(due_at=timezone.now() - timedelta(minutes=3))
+    text = staff.get("/").text
+    assert f'<a href="/messages/{oldest.pk}">to roy@example.com</a>' in text
+    assert "Queued: " in text
+
+
+def test_failures_by_reason(staff, submit, moss):
+    for name in ("roy", "jen", "denholm"):
+        send(submit, moss, 550, f"5.1.1 <{name}@example.com>: user unknown", to=f"{name}@example.com")
+    last = send(submit, moss, 451, "4.7.1 Greylisted, try again in 300 s")
+    old = send(submit, moss, 554, "5.7.1 long ago")
+    Event.objects.filter(email=old).update(at=timezone.now() - timedelta(days=2))
+    text = staff.get("/").text
+    assert re.search(r"<strong>3</strong> bounced: <a [^>]+>550 5.1.1 … user unknown<", text)
+    assert f'<strong>1</strong> deferred: <a href="/messages/{last.pk}">451 4.7.1 Greylisted' in text
+    assert "long ago" not in text
+
+
+@pytest.mark.parametrize(
+    ("detail", "words"),
+    [
+        ("550 5.1.1 <a@example.com>: unknown; 550 5.1.1 <b@example.com>: unknown", "550 5.1.1 … unknown"),
+        ("421 too many, id 4f3a1b see https://example.com/x", "421 too many, id … see …"),
+        ("the message can't be built", "the message can't be built"),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_what_replies_have_in_common(detail, words):
+    assert reason(detail) == words
+
+
+def test_the_charts_show_when_how_much_was_sent():
+    now = tallies.minute()
+    for minute, sent, bounced in ((now, 5, 1), (now - 59, 10, 0), (now - 60, 7, 0), (now - 1000, 30, 0)):
+        Tally.objects.create(minute=minute, priority=1, shard=0, sent=sent, bounced=bounced)
+    hour, day = Chart.of("hour", 60, 1, now), Chart.of("day", 144, 10, now)
+    assert (hour.sent[0], hour.sent[-1], hour.failed[-1], hour.total, hour.most) == (10, 5, 1, 15, 10)
+    assert (day.total, day.most) == (52, 3)
+    assert hour.sent_path.count("M") == 2 and hour.failed_path.count("M") == 1
+
+
+def test_the_page_costs_the_same_however_much_waits(staff, submit, moss, django_assert_max_num_queries):
+    for _ in range(30):
+        submit()
+    with django_assert_max_num_queries(50):
+        staff.get("/")
+
+
+def test_who_is_not_staff_sees_the_mail_instead(client, submit):
+    submit(subject="Have you tried")
+    client.force_login(get_user_model().objects.create_user("roy"))
+    response = client.get("/")
+    assert "Have you tried" in response.text and "verdict" not in response.text
+    assert client.get("/overview/live").status_code == 403
+
+
+def test_a_verdict_of_another_kind_is_read_out(staff, submit, moss):
+    send(submit, moss)
+    assert 'role="status"' not in staff.get("/overview/live?seen=ok").text
+    Worker.objects.all().update(stopped_at=timezone.now())
+    assert 'role="status"' in staff.get("/overview/live?seen=ok").text
