@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 QUEUES = ("high", "default", "low")
 DELIVER = "emails.engine.deliver"
 FAILURE_TTL = 24 * 3600
+MOST_OWED = 10  # pops that a queue may have coming
 STARTED_TTL = 120  # seconds that a started job is believed without a heartbeat
 HOW_TO_GET_REDIS = "Start one with `make services`, or set REDIS_URL to your own."
 
@@ -117,12 +118,13 @@ class Ledger:
         nothing there, waits up to `timeout` seconds for one.
         """
         limits = {source: max(0, limit - reserve) for source in self.queues} | {self.queues[0]: limit}
-        queues = [source for source in self.queues if source.name not in without and limits[source]]
+        served = [source for source in self.queues if source.name not in without]
+        queues = [source for source in served if limits[source]]
         lower: list[Popped] = []
-        for source in queues[1:]:
-            self._owed[source.name] += limits[source] / 10
+        for source in served[1:]:
+            self._owed[source.name] = min(self._owed[source.name] + limit / 10, MOST_OWED)
             due = min(int(self._owed[source.name]), limits[source] - len(lower))
-            self._owed[source.name] -= due  # also where nothing waits: what isn't used isn't saved up
+            self._owed[source.name] -= max(0, due)  # also where nothing waits: what isn't used isn't saved up
             lower += self._take(source, due)
         popped: list[Popped] = []
         for source in queues:

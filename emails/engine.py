@@ -93,7 +93,7 @@ class Lineup:
 
     The playground's wait for their time. While no connection is open, one message goes first, alone. A
     message during whose transmission a worker died goes alone among its like, so that a poisonous one
-    takes no neighbour with it. The committer's, but for `take`.
+    takes no neighbour with it. The committer's, but for `take` and `put_back`.
     """
 
     def __init__(self, connected: Callable[[], bool]) -> None:
@@ -134,6 +134,10 @@ class Lineup:
             return self._ready.get(block=timeout > 0, timeout=timeout)[2]
         except queue.Empty:
             return None
+
+    def put_back(self, email: EmailRequest) -> None:
+        """A message that a sender took and did not begin; it is the first of its priority again."""
+        self._ready.put((email.priority, -next(self._order), email))
 
     def settled(self, email: EmailRequest) -> None:
         self._gone.pop(email.pk, None)
@@ -212,13 +216,16 @@ class Engine:
         for thread in (self._committer, *self._senders):
             thread.start()
 
-    def room(self, urgent: bool = False) -> int:
-        """How many more messages may be claimed now. A fifth of all is kept for `urgent` ones."""
+    def room(self, urgent: bool = False, answered: int = 0) -> int:
+        """How many more messages may be claimed now. A fifth of all is kept for `urgent` ones.
+
+        `answered`: how many of those that were asked for are claimed by now, or not to be had.
+        """
         with self._lock:
             if self._stopping.is_set() or self.suspended or self.holds.relay:
                 return 0
             capacity = settings.SENDERS if self.holds.is_on_trial else CAPACITY
-            free = capacity - len(self._held) - self._asked
+            free = capacity - len(self._held) - self._asked + answered
             if not urgent and not self.holds.is_on_trial:
                 common = sum(email.priority != Priority.HIGH for email in self._held.values())
                 free = min(free, capacity * 4 // 5 - common)
@@ -525,9 +532,13 @@ class Engine:
         if not self._pace.one_at_a_time.acquire(timeout=IDLE):
             return None
         try:
+            if self.holds.relay:  # what is put back is given back, and not to be taken again
+                self._stopping.wait(1)
+                return None
             email = self._lineup.take(timeout=IDLE)
-            if email:
-                time.sleep(self._pace.book())
+            if email and (self._stopping.wait(self._pace.book()) or self.holds.relay):
+                self._lineup.put_back(email)
+                return None
             return email
         finally:
             self._pace.one_at_a_time.release()

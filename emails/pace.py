@@ -11,10 +11,12 @@ from emails import doorbell
 logger = logging.getLogger(__name__)
 
 # The moment of the next turn, by the clock of Redis. Returns the ms until the caller's own, and books the next.
+# A turn that lies further ahead than workers could have booked is left from before the clock was set back.
 BOOK = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local turn = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0))
+if turn - now > math.max(60000, 1000 * ARGV[1]) then turn = now end
 local following = turn + tonumber(ARGV[1])
 redis.call('SET', KEYS[1], string.format('%.3f', following), 'PX', math.ceil(following - now))
 return math.ceil(turn - now)

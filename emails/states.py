@@ -62,8 +62,8 @@ SETTLE = _way(
     {State.TRANSMITTING},
     State.SENT, State.BOUNCED, State.DEFERRED, State.QUEUED, State.UNKNOWN, State.FAILED, State.SUPPRESSED,
 )  # fmt: skip
-# The outcome of a claim that was freed meanwhile, but that nobody else has taken.
-SETTLE_LATE = _way(WAITING, *SETTLE.targets)
+# The outcome of a claim that was freed meanwhile, but that nobody else has taken: it is uncertain, or was hurried.
+SETTLE_LATE = _way({State.UNKNOWN, State.QUEUED}, *SETTLE.targets)
 # The worker died, or was stopped, with the mark set: the relay may have the message or not.
 LOSE = _way({State.TRANSMITTING}, State.UNKNOWN)
 # A worker died too often while transmitting this very message.

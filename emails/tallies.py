@@ -9,7 +9,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ SETBACKS = (State.DEFERRED, State.UNKNOWN)
 WRITTEN, BY_MINUTE, BY_DECADE, DECADE = 10, 120, 2 * 24 * 60, 10
 GATHERED = 0  # the shard of rows that belong to no thread
 AT_ONCE = 5000  # rows
+CORRECTING = 0x6D61696C73697465  # the number of PostgreSQL's lock that `correct` holds
 
 
 class Counted(Protocol):
@@ -131,7 +133,7 @@ def correct(emails: models.QuerySet) -> int:
 
     `emails` are all that are unfinished. Both are read as of one moment: it doesn't matter what happens meanwhile.
     """
-    with transaction.atomic():
+    with _alone(), transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -140,6 +142,20 @@ def correct(emails: models.QuerySet) -> int:
         amiss = {queue: real.get(queue, 0) - kept.get(queue, 0) for queue in sorted(real.keys() | kept.keys())}
         run(_written({(minute(), queue, _shard()): Counter(accepted=n) for queue, n in amiss.items() if n}))
     return sum(map(abs, amiss.values()))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One worker at a time, or each would add what is missing. Around the transaction, whose snapshot must be later."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [CORRECTING])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [CORRECTING])
 
 
 def totals(names: Collection[str] = COUNTS) -> dict[int, Counter]:

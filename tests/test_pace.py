@@ -4,6 +4,7 @@ from uuid import uuid4
 
 import pytest
 
+from emails import doorbell
 from emails.pace import Pace
 
 
@@ -34,6 +35,12 @@ def test_fractions_of_a_millisecond_are_kept(name):
 
 def test_while_redis_is_away_a_worker_keeps_the_limit_for_itself(name, no_redis):
     assert booked(*[Pace(0.1, name)] * 3) == [0, 1, 2]
+
+
+def test_turns_left_from_before_the_clock_was_set_back_hold_nobody_up(name):
+    redis = doorbell.queue("default").connection
+    redis.set(f"mailsite:pace:{name}", 1000 * (redis.time()[0] + 3600))
+    assert booked(*[Pace(1, name)] * 2) == [0, 0]
 
 
 def test_without_a_limit_there_is_no_pace(name):

@@ -319,6 +319,18 @@ def test_an_outcome_recorded_twice_counts_once(submit, workers):
     assert kinds(email) == ["accepted", "claimed", "sent"]
 
 
+def test_a_decision_made_after_an_outcome_outlives_the_outcome_s_second_try(submit, workers):
+    """The commit came through, its answer was lost, and a person was quicker than the second try."""
+    [email] = transmit([submit().pk], workers[0])
+    settlement = Settlement(email, said(email, 451))
+    emails.record(workers[0], [settlement])
+    later = timezone.now() + timedelta(days=7)
+    emails.filter(pk=email.pk).reschedule(later, by="moss")
+    emails.record(workers[0], [settlement])
+    after = emails.get(pk=email.pk)
+    assert (after.state, after.due_at) == (State.SCHEDULED, later)
+
+
 def test_a_message_that_kills_its_workers_is_given_up_with_the_reason(submit, workers):
     id = submit().pk
     for _ in range(3):

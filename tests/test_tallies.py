@@ -3,6 +3,7 @@
 import importlib
 import threading
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 from emails import states, tallies
 from emails.models import EmailRequest, Event, Settlement, Worker
 from emails.smtp import Outcome
+from emails.states import WAITING
 from emails.tallies import GATHERED, OUTCOMES, TIMES, Tally
 from tests.test_store import Lives, said, settle, transmit
 
@@ -186,3 +188,29 @@ def test_counts_that_have_gone_astray_are_set_right(submit):
     assert tallies.correct(unfinished) == 1
     assert tallies.correct(unfinished) == 0
     assert tallies.in_queues() == {1: 1, 2: 1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_start_together_make_up_for_it_once(submit, monkeypatch):
+    for _ in range(3):
+        submit()
+    Tally.objects.all().delete()
+    both_have_read, in_queues = threading.Barrier(2), tallies.in_queues
+
+    def read_slowly() -> dict[int, int]:
+        found = in_queues()
+        with suppress(threading.BrokenBarrierError):  # the other waits for this one to end
+            both_have_read.wait(1)
+        return found
+
+    def correct() -> None:
+        tallies.correct(EmailRequest.objects.filter(state__in=WAITING))
+        connection.close()
+
+    monkeypatch.setattr(tallies, "in_queues", read_slowly)
+    starting = [threading.Thread(target=correct) for _ in range(2)]
+    for worker in starting:
+        worker.start()
+    for worker in starting:
+        worker.join()
+    assert sum(in_queues().values()) == 3

@@ -1,8 +1,10 @@
 """What `manage.py rqworker` promises, whatever happens around it."""
 
 import signal
+from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
 from emails import doorbell
 from emails.models import EmailRequest, Event, Hold, Worker
@@ -136,10 +138,11 @@ def test_rqsuspend_holds_all_delivery_and_rqresume_lets_it_go(start, worker, rel
 # The relay
 
 
-def test_a_relay_that_is_down_pauses_mail_and_when_it_returns_mail_flows(start, submit):
+@pytest.mark.parametrize("senders", ["1", "16"])
+def test_a_relay_that_is_down_pauses_mail_and_when_it_returns_mail_flows(start, submit, senders):
     relay = sinks.Relay()
     relay.close()
-    process = start("rqworker", EMAIL_URL=relay.url)
+    process = start("rqworker", EMAIL_URL=relay.url, SENDERS=senders)
     emails = [submit(to=f"reader{n}@example.com") for n in range(30)]
     wait_until(Hold.objects.filter(target="trouble").exists, "no trouble was noted")
     assert "refused" in Hold.objects.get().reason
@@ -215,6 +218,48 @@ def test_a_connection_is_closed_after_the_number_of_messages_that_the_operator_a
         wait_for_state(email, "sent")
     assert relay.connections == 4
     assert relay.lines.count("QUIT") >= 3
+
+
+def test_while_urgent_mail_fills_a_worker_the_lower_queues_still_get_their_tenth_of_what_it_takes(start, relay, submit):
+    for n in range(1000):
+        submit(to=f"urgent{n}@example.com", priority=0)
+    low = [submit(to=f"low{n}@example.com", priority=2).pk for n in range(200)]
+    start("rqworker", EMAIL_URL=relay.url)
+    wait_until(lambda: len(relay.received) == 1200, "not all was sent", 90)
+    last_urgent = Event.objects.filter(kind="claimed").exclude(email__in=low).latest("pk")
+    assert Event.objects.filter(kind="claimed", email__in=low, pk__lt=last_urgent.pk).count() >= 50
+
+
+def test_mail_whose_jobs_were_lost_goes_out_though_new_mail_keeps_coming(start, relay, submit):
+    lost = [submit(to=f"old{n}@example.com").pk for n in range(400)]
+    empty_queues()
+    EmailRequest.objects.update(due_at=F("due_at") - timedelta(minutes=1))
+    start("rqworker", EMAIL_URL=relay.url)
+
+    def all_found() -> bool:
+        submit(to="new@example.com")
+        return EmailRequest.objects.filter(pk__in=lost, state="sent").count() == len(lost)
+
+    wait_until(all_found, "what was lost was left to wait", 30)
+
+
+def test_a_worker_that_waits_for_its_turn_can_be_stopped(start, relay, submit):
+    emails = [submit(to=f"reader{n}@example.com") for n in range(3)]
+    process = start("rqworker", EMAIL_URL=relay.url, RELAY_RATE="0.01", GRACE="600")
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() == 1, "the first was not sent")
+    wait_until(lambda: EmailRequest.objects.filter(state="claimed").count() == 2, "the others were not claimed")
+    assert process.stop() == 0
+    assert sorted(EmailRequest.objects.get(pk=email.pk).state for email in emails) == ["queued", "queued", "sent"]
+
+
+def test_a_message_that_waits_for_its_turn_hears_of_a_pause(start, relay, submit):
+    for n in range(3):
+        submit(to=f"reader{n}@example.com")
+    start("rqworker", EMAIL_URL=relay.url, RELAY_RATE="0.1")
+    wait_until(lambda: EmailRequest.objects.filter(state="sent").count() == 1, "the first was not sent")
+    Hold.objects.create(target="relay", reason="enough", by="moss")
+    wait_until(lambda: EmailRequest.objects.filter(state="queued").count() == 2, "what waits was not given back")
+    assert len(relay.received) == 1
 
 
 def test_a_limit_of_messages_a_second_holds_for_all_workers_together(start, relay, submit):
