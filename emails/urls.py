@@ -34,6 +34,7 @@ urlpatterns = [
     re_path(r"^send-email/(?P<email>[\s\S]+)$", views.send_email, name="send_email"),
     path("health/live", views.live, name="live"),
     path("health/ready", views.ready, name="ready"),
+    path("metrics", views.metrics, name="metrics"),
     # What people type and browsers ask for.
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),

@@ -19,15 +19,18 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.crypto import constant_time_compare
 from django.utils.http import content_disposition_header
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh, reswap
 from django_rq.settings import get_queues_map
+from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 from rq.job import Job
 
 from emails import health, playground, staging, why
+from emails import metrics as prometheus
 from emails.api.errors import ApiError
 from emails.drafts import Invalid
 from emails.forms import RelayForm, SendForm
@@ -38,6 +41,7 @@ from emails.received import Received
 from emails.relaycheck import check_within
 from emails.search import Keys, in_sandbox, to_recipient
 from emails.surroundings import impatient_redis
+from mailsite.proxies import address
 
 PAGE = 50
 TAKEN_APART = 8 * 1024 * 1024  # bytes of a message for its page: bodies and pictures come first, attachments last
@@ -362,6 +366,29 @@ def requests(request: HttpRequest) -> HttpResponse:
     return render(request, "requests.html", {"page": page, "wanted": wanted, "days": settings.REQUEST_LOG_DAYS})
 
 
+# Metrics
+
+
+@require_safe
+@never_cache
+def metrics(request: HttpRequest) -> HttpResponse:
+    """For Prometheus: whoever has the token, or asks from an address that may."""
+    token, networks = settings.METRICS_TOKEN, settings.METRICS_ALLOW
+    if not token and not networks:
+        return plain_text("Metrics are off: set METRICS_TOKEN or METRICS_ALLOW.\n", status=404)
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    client = address(request.META.get("REMOTE_ADDR", ""))
+    if (token and constant_time_compare(given, token)) or (client and any(client in network for network in networks)):
+        return HttpResponse(prometheus.text(), content_type=CONTENT_TYPE_LATEST)
+    return plain_text(
+        "Send `Authorization: Bearer` and METRICS_TOKEN.\n", status=401, headers={"WWW-Authenticate": "Bearer"}
+    )
+
+
+def plain_text(text: str, **options) -> HttpResponse:
+    return HttpResponse(text, content_type="text/plain; charset=utf-8", **options)
+
+
 # Logging in
 
 
@@ -393,7 +420,7 @@ def login_link(request: HttpRequest, token: str) -> HttpResponse:
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
     """The process answers; nothing else is asked."""
-    return HttpResponse("ok\n", content_type="text/plain")
+    return plain_text("ok\n")
 
 
 @require_safe

@@ -232,6 +232,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def token(name: str) -> str:
+    """A secret that callers send in a header; empty when unset."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(r"[!-~]{16,}", value):
+            raise ValueError
+        return value
+
+    return _read(name, "", parse, "at least 16 random characters without spaces", secret=True)
+
+
 def _secret_key(value: str) -> str:
     if len(value) < 32:
         raise ValueError

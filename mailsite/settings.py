@@ -93,6 +93,10 @@ GRACE = env.seconds("GRACE", 30)  # for what is on the wire when a worker is sto
 # A message that is due for longer makes /health/ready warn.
 HEALTH_OLDEST = timedelta(minutes=env.integer("HEALTH_OLDEST_MINUTES", 15, 1, 10080))
 
+# Who may read /metrics; by default nobody.
+METRICS_TOKEN = env.token("METRICS_TOKEN")
+METRICS_ALLOW = env.networks("METRICS_ALLOW")
+
 # The playground: a slow e-mail that shows why a queue exists. It can only reach the sandbox.
 PLAYGROUND = env.boolean("PLAYGROUND", ON_LOOPBACK) and RELAY.is_sandbox
 PLAYGROUND_DELAY = env.seconds("PLAYGROUND_DELAY", 10)
