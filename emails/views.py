@@ -208,11 +208,12 @@ def source_of(email: EmailRequest) -> bytes:
 
 
 def status_of(request: HttpRequest, email: EmailRequest) -> dict:
+    """The state is read first: a page is looked at again until it is final, and then its timeline must be whole."""
+    email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])
     events = list(email.events.all())
     for earlier, later in pairwise(events):
         later.before, later.seconds = earlier.at, (later.at - earlier.at).total_seconds()
     recipients = list(email.recipients.all())
-    email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])  # no older than its timeline
     return {
         "email": email,
         "why": why.explain(email),

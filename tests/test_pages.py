@@ -6,21 +6,24 @@ import shlex
 from datetime import timedelta
 from email.message import EmailMessage
 from html import unescape
+from itertools import count
 from urllib.parse import urljoin
 from uuid import UUID
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from rq.job import Job
 
 from emails import doorbell, login, sandbox
-from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage
+from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, Worker
 from emails.smtp import Relay
 from emails.urls import urlpatterns
 from tests.environment import wait_until
+from tests.test_store import said, settle, transmit
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +32,7 @@ LETTER = {"from": "Shop <shop@example.com>", "to": "moss@example.com", "subject"
 ID = UUID("01900000-0000-7000-8000-000000000000")
 PUBLIC = {
     "login", "login_link", "logout", "playground", "playground_live", "playground_direct", "send_email",
-    "send_email_form", "live", "ready", None,
+    "send_email_form", "live", "ready", "metrics", None,
 }  # fmt: skip
 
 
@@ -312,6 +315,26 @@ def test_a_message_that_cannot_be_built_still_has_its_page(member, submit):
     EmailRequest.objects.update(sender="not\nan address")
     assert member.get(f"/messages/{email.pk}").status_code == 200
     assert "can't be built" in member.get(f"/messages/{email.pk}/raw").text
+
+
+def test_a_page_that_is_final_lacks_nothing_whenever_the_mail_was_sent(member, submit):
+    worker = Worker.objects.create(name="moss", host="here", pid=1)
+    for moment in count():
+        [email] = transmit([submit().pk], worker)
+        asked = []
+
+        def sent_at_that_moment(execute, sql, params, many, context):
+            asked.append(sql)
+            if len(asked) == moment + 1:
+                settle(email, said(email, 250, "queued as moss"), worker)
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(sent_at_that_moment):
+            page = member.get(f"/messages/{email.pk}").text
+        assert "hx-get=" in page or "queued as moss" in page.partition("Timeline")[2].partition("Recipients")[0], asked[moment]
+        if len(asked) <= moment:
+            break
+    assert moment > 5
 
 
 @pytest.mark.django_db(transaction=True)
