@@ -8,7 +8,8 @@ purpose, and the busier the web server, the cheaper a message.
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from enum import Enum, auto
+from queue import SimpleQueue
 
 from django.db import IntegrityError, connection
 
@@ -33,14 +34,20 @@ def submit(drafts: Sequence[Draft], *, origin: str, priority: Priority, once: On
     return emails
 
 
-@dataclass(eq=False)
-class Member:
-    """A thread that has messages to store. Its turn comes to lead, or when another has led."""
+class Turn(Enum):
+    """What a thread in line is told."""
 
-    emails: list[EmailRequest]
-    turn: threading.Event = field(default_factory=threading.Event)
-    served: bool = False
-    stored: bool = False
+    LEAD = auto()
+    STORED = auto()
+    TRY_ALONE = auto()
+
+
+class Member:
+    """A thread that has messages to store."""
+
+    def __init__(self, emails: list[EmailRequest]):
+        self.emails = emails
+        self.told: SimpleQueue[Turn] = SimpleQueue()  # which wakes a thread for less than an Event
 
 
 class Line:
@@ -55,21 +62,20 @@ class Line:
         member = Member(emails)
         with self.lock:
             self.members.append(member)
-            if member is self.members[0]:
-                member.turn.set()
-        member.turn.wait()
-        if not member.served:
-            self._lead()
-        if not member.stored:
+            leads = member is self.members[0]
+        turn = Turn.LEAD if leads else member.told.get()
+        if turn is Turn.LEAD:
+            turn = self._lead()
+        if turn is Turn.TRY_ALONE:
             _store_alone(emails)
 
-    def _lead(self) -> None:
+    def _lead(self) -> Turn:
         with self.lock:
             group = self._group()
-        stored = False
+        turn = Turn.TRY_ALONE
         try:
             EmailRequest.objects.store([email for member in group for email in member.emails])
-            stored = True
+            turn = Turn.STORED
         except Exception as error:
             if len(group) == 1:
                 raise
@@ -78,10 +84,10 @@ class Line:
             with self.lock:
                 del self.members[: len(group)]
                 if self.members:
-                    self.members[0].turn.set()
-            for member in group:
-                member.served, member.stored = True, stored
-                member.turn.set()
+                    self.members[0].told.put(Turn.LEAD)
+            for member in group[1:]:
+                member.told.put(turn)
+        return turn
 
     def _group(self) -> list[Member]:
         """The first and those behind it, as many as make up a group's size."""

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from emails import doorbell
 from emails.drafts import Draft
-from emails.models import ApiKey, EmailRequest
+from emails.models import ApiKey, EmailRequest, Worker
 from emails.smtp import Relay as RelayAddress
 from tests import sinks
 from tests.environment import DATA, IN_CI, ON_POSTGRESQL, wait_until
@@ -123,7 +123,7 @@ def start(transactional_db):
 def worker(start, relay):
     """A `manage.py rqworker` that delivers to `relay`."""
     process = start("rqworker", EMAIL_URL=relay.url)
-    process.wait_for("Listening on")
+    wait_until(Worker.alive().exists, "the worker did not report")
     return process
 
 
