@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
@@ -378,20 +379,26 @@ class EmailRequestAdmin(Listed):
         return [Keys(rows.filter(state__in=among) if among else rows)]
 
     def _decide(self, request: HttpRequest, decision: Decision) -> HttpResponse | None:
-        """Asks first, on a page that says how many; then decides in batches, so that no lock is held for long."""
-        now = uuid7()  # what is made from here on, by this very decision perhaps, is not meant
+        """Asks first, on a page that says how many; then decides in batches, so that no lock is held for long.
+
+        What is confirmed is the question, named by the moment at which it was asked: what has come since, from this
+        very decision perhaps, is not meant.
+        """
+        now = uuid7()
+        asked = as_uuid(request.POST.get("confirmed", ""))
+        below = min(asked, now) if asked else now
         chosen = self._chosen(request, decision.states)
         batches = islice(
-            (batch for keys in chosen for batch in keys.batches(self.BATCH, below=now)), self.AT_ONCE // self.BATCH
+            (batch for keys in chosen for batch in keys.batches(self.BATCH, below=below)), self.AT_ONCE // self.BATCH
         )
-        if "confirmed" not in request.POST:
-            return self._ask(request, decision, [id for batch in batches for id in batch])
+        if not asked:
+            return self._ask(request, decision, [id for batch in batches for id in batch], now)
         by = str(request.user)
         done = sum(getattr(EmailRequest.objects.filter(pk__in=batch), decision.method)(by=by) for batch in batches)
         messages.success(request, f"{decision.done}: {done:,} {'email' if done == 1 else 'emails'}.")
         return None
 
-    def _ask(self, request: HttpRequest, decision: Decision, ids: list) -> HttpResponse:
+    def _ask(self, request: HttpRequest, decision: Decision, ids: list, now: UUID) -> HttpResponse:
         across = request.POST.get("select_across") == "1"
         selected = request.POST.getlist("_selected_action")
         context = {
@@ -399,6 +406,7 @@ class EmailRequestAdmin(Listed):
             "title": decision.title,
             "opts": self.opts,
             "decision": decision,
+            "now": now,
             "count": len(ids),
             "is_cut": len(ids) >= self.AT_ONCE,
             "others": 0 if across else len(selected) - len(ids),

@@ -11,6 +11,7 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from uuid_utils.compat import uuid7
 
 from emails import doorbell, login
 from emails.admin import CappedPaginator, EmailRequestAdmin
@@ -290,12 +291,21 @@ def act(desk: Client, action: str, *emails: EmailRequest, **confirmed) -> str:
 
 
 def decide(desk: Client, action: str, *emails: EmailRequest) -> str:
-    return act(desk, action, *emails, confirmed="yes")
+    return act(desk, action, *emails, confirmed=question(act(desk, action, *emails)))
+
+
+def question(page: str) -> str:
+    """By what the page that asks names its question."""
+    return re.search(r'name="confirmed" value="([^"]+)"', page)[1]
 
 
 def act_on_all(desk: Client, action: str, query: str, **confirmed):
     data = {"action": action, "select_across": "1", "_selected_action": "any", **confirmed}
     return desk.post(f"/admin/emails/emailrequest/?{query}", data, follow=True)
+
+
+def decide_on_all(desk: Client, action: str, query: str) -> str:
+    return act_on_all(desk, action, query, confirmed=question(act_on_all(desk, action, query).text)).text
 
 
 @pytest.mark.parametrize(
@@ -326,7 +336,7 @@ def test_what_is_finished_stays_as_it_is(desk, submit):
 
 def test_staff_who_may_only_look_decide_nothing(submit):
     email = submit()
-    decide(staff("view_emailrequest"), "cancel", email)
+    act(staff("view_emailrequest"), "cancel", email, confirmed=str(uuid7()))
     assert EmailRequest.objects.get(pk=email.pk).state == "queued"
 
 
@@ -338,9 +348,24 @@ def test_a_decision_about_all_that_match_is_made_in_batches(desk, submit, monkey
     decide(desk, "cancel", done)
     page = act_on_all(desk, "give_up", "domain=example.com").text
     assert "Give up: 5 emails." in page and "u4@example.com" in page and "moss@" not in page and "done@" not in page
-    assert "Given up: 5 emails." in act_on_all(desk, "give_up", "domain=example.com", confirmed="yes").text
+    assert "Given up: 5 emails." in decide_on_all(desk, "give_up", "domain=example.com")
     assert EmailRequest.objects.filter(state="failed").count() == 5
     assert EmailRequest.objects.get(pk=other.pk).state == "queued"
+
+
+def test_what_comes_after_the_question_is_not_meant(desk, submit):
+    submit(), submit(), submit()
+    page = act_on_all(desk, "cancel", "").text
+    assert "Cancel: 3 emails" in page
+    later = submit()
+    assert "Canceled: 3 emails." in act_on_all(desk, "cancel", "", confirmed=question(page)).text
+    assert EmailRequest.objects.get(pk=later.pk).state == "queued"
+
+
+def test_a_confirmation_of_no_question_is_asked_first(desk, submit):
+    submit()
+    assert "Cancel: 1 email" in act_on_all(desk, "cancel", "", confirmed="yes").text
+    assert EmailRequest.objects.get().state == "queued"
 
 
 def test_one_request_decides_about_so_many_and_says_so(desk, submit, monkeypatch):
@@ -349,15 +374,15 @@ def test_one_request_decides_about_so_many_and_says_so(desk, submit, monkeypatch
     for _ in range(5):
         submit()
     assert "Cancel: 4 emails, the most for one time." in act_on_all(desk, "cancel", "").text
-    assert "Canceled: 4 emails." in act_on_all(desk, "cancel", "", confirmed="yes").text
-    assert "Canceled: 1 email." in act_on_all(desk, "cancel", "", confirmed="yes").text
+    assert "Canceled: 4 emails." in decide_on_all(desk, "cancel", "")
+    assert "Canceled: 1 email." in decide_on_all(desk, "cancel", "")
 
 
 def test_what_is_made_due_is_counted_once(desk, submit):
     for _ in range(3):
         submit(scheduled_at="in 1 hour")
     submit()
-    assert "Due at once: 4 emails." in act_on_all(desk, "send_now", "", confirmed="yes").text
+    assert "Due at once: 4 emails." in decide_on_all(desk, "send_now", "")
 
 
 def test_uncertain_mail_is_decided_about(desk, submit):
