@@ -303,6 +303,7 @@ class Session:
         self.extensions: dict[str, str] = {}
         self._socket = connected
         self._buffer = b""
+        self._secrets: tuple[bytes, ...] = ()  # what the login tells the relay, in each form that it has on the wire
         self._deadline = 0.0
         self._in_transaction = False
         self._ahead = 0  # commands written whose replies are still to be read
@@ -389,8 +390,11 @@ class Session:
             encrypted = isinstance(self._socket, ssl.SSLSocket)
             if not encrypted and not ipaddress.ip_address(self._socket.getpeername()[0]).is_loopback:
                 raise Trouble("the relay offers no TLS, and a password must not travel in the clear")
+            plain = b"\0" + user + b"\0" + password
+            if password:
+                self._secrets = (*(_base64(secret).rstrip("=").encode() for secret in (plain, password)), password)
             if "PLAIN" in offered:
-                reply = self._command("AUTH PLAIN " + _base64(b"\0" + user + b"\0" + password))
+                reply = self._command("AUTH PLAIN " + _base64(plain))
             elif "LOGIN" in offered:
                 reply = self._command("AUTH LOGIN")
                 for secret in (user, password):
@@ -564,7 +568,7 @@ class Session:
 
     def _refuse_unasked_words(self) -> None:
         if self._buffer:  # replies would be taken for those of other commands
-            raise Trouble(f"the relay spoke out of turn: {self._buffer[:80]!r}")
+            raise Trouble(f"the relay spoke out of turn: {self._without_secrets(self._buffer)[:80]!r}")
 
     def _reply(self) -> Reply:
         """Reads one reply, of one line or several (RFC 5321 §4.2.1)."""
@@ -574,13 +578,19 @@ class Session:
             size += len(line)
             match = re.fullmatch(rb"([2-5]\d\d)(?:([ -])(.*))?", line, re.DOTALL)
             if not match or size > self.MAX_REPLY:
-                raise Trouble(f"the relay said something that is no SMTP: {line[:80]!r}")
-            texts.append(_printable(match[3] or b""))
+                raise Trouble(f"the relay said something that is no SMTP: {self._without_secrets(line)[:80]!r}")
+            texts.append(_printable(self._without_secrets(match[3] or b"")))
             if match[2] != b"-":
                 reply = Reply(int(match[1]), "\n".join(texts)[: self.MAX_TEXT])
                 if self.observe:
                     self.observe(reply)
                 return reply
+
+    def _without_secrets(self, said: bytes) -> bytes:
+        """A relay may repeat what it was told: the password is passed on to nobody."""
+        for secret in self._secrets:
+            said = said.replace(secret, b"***")
+        return said
 
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:

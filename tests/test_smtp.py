@@ -442,7 +442,7 @@ def _(world):
 def _(world):
     for mechanisms in ("PLAIN", "LOGIN"):
         server = world.server(login=LOGIN, extensions=(f"AUTH {mechanisms}",))
-        outcome = send(world.client(server, login="user:wrong@"))
+        outcome = send(world.client(server, login="user:other@"))
         assert outcome.trouble == "the relay refused our login: 535 5.7.8 wrong (at AUTH)"
         yield outcome
 
@@ -451,6 +451,15 @@ def _(world):
 def _(world):
     yield world.logged_in("454 4.7.0 the directory is away")
     yield world.logged_in("454 4.7.0 the directory is away", extensions=("AUTH LOGIN",))
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("reply", ["535 no: {}", "no: {}", "235 welcome\r\n250 no: {}"])
+@pytest.mark.parametrize("secret", ["p:ass wörd", "cDphc3Mgd8O2cmQ", "AHVzZXIAcDphc3Mgd8O2cmQ"])
+def test_a_password_that_the_relay_repeats_is_in_no_outcome(world, mechanism, reply, secret):
+    outcome = world.logged_in(reply.format(secret), extensions=(f"AUTH {mechanism}",))
+    assert "no: ***" in outcome.trouble
+    assert secret not in outcome.trouble and repr(secret.encode())[2:-1] not in outcome.trouble
 
 
 # MAIL FROM

@@ -182,6 +182,19 @@ def test_a_relay_that_does_not_let_us_in_costs_no_mail_an_attempt(start, relay, 
     wait_for_state(email, "sent")
 
 
+def test_a_password_that_the_relay_repeats_is_seen_nowhere(start, relay, submit, api, admin_user, settings):
+    relay.login, relay.always["AUTH"] = ("user", "s3cr3t-pass"), "535 no: user s3cr3t-pass"
+    worker = start("rqworker", EMAIL_URL=f"smtp://user:s3cr3t-pass@{relay.host}:{relay.port}")
+    email = submit()
+    worker.wait_for("535 no: user")
+    wait_until(Hold.objects.filter(target="trouble").exists, "no trouble was noted")
+    told = api.get(f"/emails/{email.pk}").text
+    api.force_login(admin_user)
+    shown = api.get("/messages").text
+    for text in (Hold.objects.get().reason, worker.text(), told, shown):
+        assert "535 no: user" in text and "s3cr3t" not in text
+
+
 def test_one_mail_that_breaks_the_connection_does_not_stop_the_others(start, relay, submit):
     poison = submit(to="poison@example.com", subject="poison")
     relay.always["RCPT poison@example.com"] = "drop"
