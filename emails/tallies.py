@@ -9,12 +9,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, Protocol
 
 from django.db import connection, models, transaction
+from django.db.models import F
 
 from emails.rows import Statement, addition, run
 from emails.states import FINISHED, State
@@ -55,6 +55,9 @@ class Tally(models.Model):
     shard = models.BigIntegerField(help_text="The thread that wrote it.")
 
     accepted = _count()
+    corrected = models.BigIntegerField(
+        default=0, db_default=0, help_text="By how many those that are unfinished were set right."
+    )
     sent, bounced, failed, suppressed, canceled = (_count() for _ in OUTCOMES)
     deferred, unknown = (_count() for _ in SETBACKS)
     attempts = _count()
@@ -70,7 +73,7 @@ class Tally(models.Model):
         return f"{self.minute}, queue {self.priority}"
 
 
-ENTRY_AND_ENDS = ("accepted", *OUTCOMES)  # tell how many are unfinished
+ENTRY_AND_ENDS = ("accepted", "corrected", *OUTCOMES)  # tell how many are unfinished
 COUNTS = (*ENTRY_AND_ENDS, *SETBACKS, "attempts", *TIMES, "milliseconds")
 _own = threading.local()
 
@@ -131,31 +134,32 @@ def gather(now: int | None = None) -> None:
 def correct(emails: models.QuerySet) -> int:
     """Sets right how many messages are unfinished, after a version that doesn't count has run. Returns by how many.
 
-    `emails` are all that are unfinished. Both are read as of one moment: it doesn't matter what happens meanwhile.
+    `emails` are all that are unfinished. Only what is amiss is looked at under a lock, by one worker at a time, or each
+    would add what is missing.
     """
-    with _alone(), transaction.atomic():
+    if not _amiss(emails):
+        return 0
+    with transaction.atomic():  # on SQLite, the lock
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        real = dict(emails.order_by().values_list("priority").annotate(models.Count("pk")))
-        kept = in_queues()
-        amiss = {queue: real.get(queue, 0) - kept.get(queue, 0) for queue in sorted(real.keys() | kept.keys())}
-        run(_written({(minute(), queue, _shard()): Counter(accepted=n) for queue, n in amiss.items() if n}))
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CORRECTING])
+        amiss = _amiss(emails)
+        run(_written({(minute(), queue, _shard()): Counter(corrected=n) for queue, n in amiss.items()}))
     return sum(map(abs, amiss.values()))
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One worker at a time, or each would add what is missing. Around the transaction, whose snapshot must be later."""
-    if connection.vendor != "postgresql":
-        yield
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [CORRECTING])
-        try:
-            yield
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [CORRECTING])
+def _amiss(emails: models.QuerySet) -> dict[int, int]:
+    """How many more are unfinished than the counts say, by queue.
+
+    One statement sees one moment, so that it doesn't matter what happens meanwhile.
+    """
+    real = emails.order_by().values_list("priority").annotate(number=models.Count("pk"))
+    counted = sum(map(F, OUTCOMES), -F("accepted") - F("corrected"))
+    kept = Tally.objects.values_list("priority").annotate(number=models.Sum(counted))
+    amiss: Counter[int] = Counter()
+    for queue, number in real.union(kept, all=True):
+        amiss[queue] += int(number)
+    return {queue: number for queue, number in amiss.items() if number}
 
 
 def totals(names: Collection[str] = COUNTS) -> dict[int, Counter]:
@@ -170,7 +174,7 @@ def in_queues() -> dict[int, int]:
 
 
 def unfinished(counts: Counter) -> int:
-    return counts["accepted"] - sum(counts[end] for end in OUTCOMES)
+    return counts["accepted"] + counts["corrected"] - sum(counts[end] for end in OUTCOMES)
 
 
 def per_minute(since: int, names: Collection[str]) -> dict[int, Counter]:
