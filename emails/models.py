@@ -1242,7 +1242,8 @@ class Event(models.Model):
         return self.LEVELS.get(self.kind, logging.INFO)
 
     def _log(self) -> None:
-        text = f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
+        label = self.Kind(self.kind).label  # get_kind_display reads all choices each time
+        text = f"{label}: {self.detail}" if self.detail else label
         logger.log(self.level, "Message %s: %s", self.email_id, text, extra=self.about)
 
 
