@@ -1235,16 +1235,19 @@ class Event(models.Model):
     def tell(cls, events: "list[Self]") -> None:
         """After the commit, lines of the timelines are lines of the log, too."""
         if told := [event for event in events if logger.isEnabledFor(event.level)]:
-            transaction.on_commit(lambda: [event._log() for event in told], robust=True)
+            transaction.on_commit(lambda: cls._log(told), robust=True)
 
     @property
     def level(self) -> int:
         return self.LEVELS.get(self.kind, logging.INFO)
 
-    def _log(self) -> None:
-        label = self.Kind(self.kind).label  # get_kind_display reads all choices each time
-        text = f"{label}: {self.detail}" if self.detail else label
-        logger.log(self.level, "Message %s: %s", self.email_id, text, extra=self.about)
+    @classmethod
+    def _log(cls, events: "list[Self]") -> None:
+        with logging.getHandlerByName("console").together():
+            for event in events:
+                label = cls.Kind(event.kind).label  # get_kind_display reads all choices each time
+                text = f"{label}: {event.detail}" if event.detail else label
+                logger.log(event.level, "Message %s: %s", event.email_id, text, extra=event.about)
 
 
 class SandboxMessage(models.Model):

@@ -4,6 +4,9 @@ Whoever logs gives the ids that it knows as `extra`; the request at hand and the
 """
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +38,34 @@ def fields(record: logging.LogRecord) -> dict[str, str | int]:
         if isinstance(value := record.__dict__[name], (str, int)):  # Django gives whole requests
             found[name] = value
     return found
+
+
+class Console(logging.StreamHandler):
+    """Lines on stderr. A thread that has many writes them at once: each write gives its turn to another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines: list[str] | None = getattr(self._here, "lines", None)
+        if lines is None:
+            super().emit(record)
+        else:
+            lines.append(self.format(record) + self.terminator)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread logs meanwhile is written at the end."""
+        lines = self._here.lines = []
+        try:
+            yield
+        finally:
+            del self._here.lines
+            assert self.lock
+            with self.lock:
+                self.stream.write("".join(lines))
+                self.flush()
 
 
 class TextFormatter(logging.Formatter):

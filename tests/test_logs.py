@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from io import StringIO
 
@@ -57,6 +58,30 @@ def test_a_traceback_stays_in_its_line():
         failed.exc_info = sys.exc_info()
     [line] = logs.JsonFormatter().format(failed).splitlines()
     assert "RuntimeError: broken" in json.loads(line)["exception"]
+
+
+class Writes(StringIO):
+    """A stream that remembers what came in one piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.pieces = []
+
+    def write(self, text):
+        self.pieces.append(text)
+
+
+def test_many_lines_of_one_thread_go_in_one_write_and_hold_up_no_other():
+    console, stream = logs.Console(), Writes()
+    console.setStream(stream)
+    with console.together():
+        console.handle(record("One"))
+        thread = threading.Thread(target=console.handle, args=[record("Another thread's")])
+        thread.start()
+        thread.join()
+        console.handle(record("Two"))
+    console.handle(record("Three"))
+    assert [piece for piece in stream.pieces if piece] == ["Another thread's\n", "One\nTwo\n", "Three\n"]
 
 
 def test_a_line_in_text_names_its_request():
