@@ -1,6 +1,7 @@
 "use strict";
 
-// What the pages do beyond htmx: keys, copy buttons, the form's time zone and files, and the playground's stopwatches.
+// What the pages do beyond htmx: keys, copy buttons, the form's time zone and files, the playground's stopwatches, and a
+// word where a page that renews itself gets no answer.
 
 const keys = document.getElementById("keys");
 const pages = new Map(); // by the first of the letters of their names that is free
@@ -114,4 +115,28 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (event.target.id !== "direct") return;
   clearInterval(clock);
   if (!event.detail.successful) document.getElementById("direct-result").textContent = "No answer.";
+});
+
+// A part that renews itself keeps what stands there while no good answer comes: then it must not look well.
+const RENEWED = "[hx-trigger^=every]";
+const stale = document.createElement("p");
+stale.className = "notice warning";
+stale.role = "alert";
+let answered = new Date();
+
+document.addEventListener("htmx:configRequest", (event) => {
+  if (event.detail.elt.matches(RENEWED)) event.detail.timeout = 10_000; // milliseconds
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (!event.detail.requestConfig.elt.matches(RENEWED)) return; // which may have been replaced
+  document.documentElement.classList.toggle("stale", !event.detail.successful);
+  if (event.detail.successful) {
+    answered = new Date();
+    stale.remove();
+  } else if (!stale.isConnected) {
+    const time = answered.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+    stale.textContent = `No answer since ${time}: what stands here may be old.`;
+    document.getElementById("main").prepend(stale);
+  }
 });

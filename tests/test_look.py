@@ -13,6 +13,7 @@ from emails.states import HELD, State
 from tests.running import Copy
 
 WIDTHS = {"desk": 1280, "phone": 390}
+PATIENCE = 20_000  # milliseconds that a page that renews itself may take to
 OURS = (
     "/", "/messages", "/send", "/sandbox", "/sandbox/delete", "/playground", "/relay", "/requests", "/nothing", "/docs",
     "/?q=nobody", "/messages?q=nobody", "/sandbox?q=nobody", "/requests?status=5",
@@ -130,3 +131,25 @@ def test_the_playgrounds_answer_moves_nothing(page):
         page.get_by_role("button", name="Send by the queue").click()
         expect(page.locator("#queued-result")).to_contain_text("Answered in")
         assert heading.bounding_box() == before
+
+
+@pytest.mark.parametrize("path", ["/", "/messages/{}", "/playground"])
+def test_a_page_that_renews_itself_says_when_it_may_be_old(page, context, demo, path):
+    page.goto(path.format(newest(demo, State.DEFERRED)))
+    stale = page.get_by_role("alert").filter(has_text="may be old")
+    for ends in (lambda: context.set_offline(True), lambda: page.route("**", lambda route: route.fulfill(status=503))):
+        expect(stale).to_have_count(0, timeout=PATIENCE)
+        ends()
+        words = re.compile(r"^No answer since \d\d:\d\d \S+: what stands here may be old\.$")
+        expect(stale).to_have_text(words, timeout=PATIENCE)
+        assert page.locator("main > :last-child").evaluate("part => getComputedStyle(part).filter") == "grayscale(1)"
+        context.set_offline(False)
+        page.unroute("**")
+    expect(stale).to_have_count(0, timeout=PATIENCE)
+
+
+def test_an_answer_that_never_comes_is_none(page):
+    page.goto("/")
+    page.route("**/overview/live*", lambda route: None)
+    expect(page.get_by_role("alert")).to_contain_text("may be old", timeout=PATIENCE)
+    page.unroute_all(behavior="ignoreErrors")
