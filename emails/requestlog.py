@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 
-from django.db import DatabaseError, connection, transaction
+from django.db import connection, transaction
 
 from emails.models import RequestLog
 from emails.rows import insert
@@ -54,14 +54,19 @@ class Writer:
         connection.close()
 
     def write(self) -> None:
+        stored = False
         while rows := self._take():
             try:
                 with transaction.atomic():
                     insert(rows)
-                self.dropped = 0
-            except DatabaseError as error:
+                stored = True
+            except Exception as error:  # whatever it is, later requests are to be stored by this thread
                 connection.close()
                 self._drop(len(rows), str(error))
+                stored = False
+        if stored and self.dropped:
+            logger.warning("The request log is kept again: %d requests were left out.", self.dropped)
+            self.dropped = 0
 
     def _take(self) -> list[RequestLog]:
         rows: list[RequestLog] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import FrameType
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
@@ -127,7 +127,7 @@ class MailWorker(BaseWorker):
                 for sentence in surroundings.warnings():
                     logger.warning(sentence)
                 return worker
-            except DatabaseError as error:
+            except Error as error:
                 logger.error("The database can't be used yet (%s): waiting for it.", error)
                 time.sleep(WAIT)
             finally:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from emails.models import ApiKey, EmailRequest
@@ -60,9 +60,10 @@ def test_a_name_that_cannot_be_kept(name):
     assert not ApiKey.objects.exists()
 
 
-def test_without_a_database_the_command_says_what_to_do():
+@pytest.mark.parametrize("problem", [OperationalError, InterfaceError])
+def test_without_a_database_the_command_says_what_to_do(problem):
     def away(execute, sql, params, many, context):
-        raise OperationalError("no such table: emails_apikey")
+        raise problem("no such table: emails_apikey")
 
     with connection.execute_wrapper(away), pytest.raises(CommandError, match="make run"):
         make("shop")

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from emails import requestlog
@@ -46,9 +46,10 @@ def test_what_is_put_in_is_stored_in_groups():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_the_database_does_not_take_is_dropped_and_said_once(caplog):
+@pytest.mark.parametrize("problem", [OperationalError, InterfaceError, ValueError])
+def test_what_the_database_does_not_take_is_dropped_and_said_once(caplog, problem):
     def broken(execute, sql, params, many, context):
-        raise OperationalError("away")
+        raise problem("away")
 
     writer = requestlog.Writer()
     with connection.execute_wrapper(broken):
@@ -60,6 +61,7 @@ def test_what_the_database_does_not_take_is_dropped_and_said_once(caplog):
     writer._rows.put(row())
     writer.write()
     assert (RequestLog.objects.count(), writer.dropped) == (1, 0)
+    assert caplog.text.count("kept again: 2 requests were left out") == 1
 
 
 def test_a_full_queue_holds_nobody_up(caplog, monkeypatch):

@@ -4,10 +4,12 @@ import signal
 from datetime import timedelta
 
 import pytest
+from django.db import InterfaceError, connection
 from django.db.models import F
 
 from emails import doorbell
 from emails.models import EmailRequest, Event, Hold, Worker
+from emails.worker import MailWorker
 from tests import sinks
 from tests.environment import start_valkey, wait_until
 
@@ -317,6 +319,18 @@ def test_a_worker_that_waits_for_the_database_can_be_told_to_stop(start, relay):
     process = start("rqworker", EMAIL_URL=relay.url, DATABASE_URL="postgres://nobody@127.0.0.1:1/nothing")
     process.wait_for("The database can't be used yet")
     assert process.stop() == 0
+
+
+def test_a_worker_waits_for_a_database_that_hangs_up(caplog):
+    worker = MailWorker([doorbell.queue("default")])
+
+    def hangs_up(execute, sql, params, many, context):
+        worker._stop_requested = True
+        raise InterfaceError("connection already closed")
+
+    with connection.execute_wrapper(hangs_up):
+        assert worker._enrol() is None
+    assert "The database can't be used yet (connection already closed): waiting for it." in caplog.text
 
 
 def test_what_is_on_the_wire_at_a_stop_gets_its_grace_and_then_is_uncertain(start, relay, submit):

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from emails.models import ApiKey, Priority
@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def handle(self, action: str, **options) -> None:
         try:
             getattr(self, action)(**options)
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(
                 f"The keys can't be reached ({error}): does the database exist? `make run` makes it."
             ) from None

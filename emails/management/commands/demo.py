@@ -1,6 +1,6 @@
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from emails import demo
@@ -24,7 +24,7 @@ class Command(BaseCommand):
                     "`make run` and for `make demo`."
                 )
             count = demo.fill(timezone.now())
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(
                 f"The demo can't be stored ({error}): does the database exist? `make run` makes it."
             ) from None

@@ -2,7 +2,7 @@ from argparse import ArgumentParser
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error
 
 from emails import why
 from emails.models import EmailRequest
@@ -20,7 +20,7 @@ class Command(BaseCommand):
             if not email:
                 raise CommandError(f"There is no message {id}.")
             self.stdout.write(why.explain(email))
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(
                 f"The messages can't be reached ({error}): does the database exist? `make run` makes it."
             ) from None
