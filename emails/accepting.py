@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from queue import SimpleQueue
 
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, OperationalError, connection
 
 from emails.drafts import Draft
 from emails.models import EmailRequest, Once, Priority
@@ -40,6 +40,7 @@ class Turn(Enum):
     LEAD = auto()
     STORED = auto()
     TRY_ALONE = auto()
+    GIVE_UP = auto()
 
 
 class Member:
@@ -58,7 +59,12 @@ class Line:
         self.members: list[Member] = []
 
     def store(self, emails: list[EmailRequest]) -> None:
-        """Returns after the commit. The members of a group that fails try alone, so that a bad row fails alone."""
+        """Returns after the commit. The members of a group that fails try alone, so that a bad row fails alone.
+
+        While SQLite is locked all in line give up with the first of them, whose wait was theirs, too: otherwise
+        they would wait one after the other, and no thread of the web server would be left for anything else.
+        Raises OperationalError.
+        """
         member = Member(emails)
         with self.lock:
             self.members.append(member)
@@ -68,6 +74,8 @@ class Line:
             turn = self._lead()
         if turn is Turn.TRY_ALONE:
             _store_alone(emails)
+        elif turn is Turn.GIVE_UP:
+            raise OperationalError("The database is locked.")
 
     def _lead(self) -> Turn:
         with self.lock:
@@ -77,9 +85,14 @@ class Line:
             EmailRequest.objects.store([email for member in group for email in member.emails])
             turn = Turn.STORED
         except Exception as error:
-            if len(group) == 1:
+            if is_locked(error):
+                with self.lock:
+                    group = list(self.members)
+                turn = Turn.GIVE_UP
+            elif len(group) == 1:
                 raise
-            logger.warning("%s while storing a group of %d: they try alone.", type(error).__name__, len(group))
+            else:
+                logger.warning("%s while storing a group of %d: they try alone.", type(error).__name__, len(group))
         finally:
             with self.lock:
                 del self.members[: len(group)]
@@ -98,6 +111,10 @@ class Line:
                 break
             group.append(member)
         return group
+
+
+def is_locked(error: Exception) -> bool:
+    return getattr(error.__cause__, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 def _store_alone(emails: list[EmailRequest]) -> None:

@@ -1,13 +1,14 @@
 """Messages that wait at the same moment are stored together, and none of them pays for another."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from emails import accepting, doorbell
 from emails.drafts import Draft
@@ -70,6 +71,26 @@ def test_one_that_cannot_be_stored_fails_alone(caplog):
     assert all(call.exception() is None for call in good)
     assert isinstance(failed.exception(), IntegrityError)
     assert "IntegrityError while storing a group of" in caplog.text
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL locks no whole database")
+def test_while_the_database_is_locked_all_in_line_wait_no_longer_than_the_first(caplog):
+    def call(one: Draft) -> list[EmailRequest]:
+        connection.ensure_connection()
+        connection.connection.execute("PRAGMA busy_timeout = 500")
+        waiting.wait()
+        try:
+            return submit(one)
+        finally:
+            connection.close()
+
+    waiting = threading.Barrier(12)
+    with ThreadPoolExecutor(12) as threads, nobody_can_store():
+        calls = [threads.submit(call, draft(str(number))) for number in range(12)]
+        errors = [call.exception(30) for call in calls]
+    assert {type(error) for error in errors} == {OperationalError}
+    assert "try alone" not in caplog.text and not accepting.line.members
+    assert submit(draft("later")) and subjects() == {"later"}
 
 
 class Deadly(Draft):
