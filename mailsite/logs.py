@@ -4,6 +4,7 @@ Whoever logs gives the ids that it knows as `extra`; the request at hand and the
 """
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ logging._srcfile = None  # type: ignore[attr-defined]
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging.logAsyncioTasks = False  # type: ignore[attr-defined]
 
+# What opens a session or a download stands in no line, whoever writes it.
+LINK = re.compile(r"""(/(?:login|downloads)/+)[^\s/"'<>]+""")
 FIELDS = {"email", "request", "key", "worker", "method", "path", "status", "milliseconds", "client"}
 
 request_at_hand: ContextVar[Any] = ContextVar("request", default=None)
@@ -77,6 +80,9 @@ class TextFormatter(logging.Formatter):
         request = str(fields(record).get("request", ""))
         return line if request in line else f"{line} (request {request})"
 
+    def format(self, record: logging.LogRecord) -> str:
+        return without_tokens(super().format(record))
+
 
 class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -84,12 +90,16 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": valid(record.getMessage()),
+            "message": valid(without_tokens(record.getMessage())),
             **fields(record),
         }
         if record.exc_info:
-            line["exception"] = valid(self.formatException(record.exc_info))
+            line["exception"] = valid(without_tokens(self.formatException(record.exc_info)))
         return orjson.dumps(line).decode()
+
+
+def without_tokens(text: str) -> str:
+    return LINK.sub(r"\1…", text)
 
 
 def valid(text: str) -> str:

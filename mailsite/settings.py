@@ -218,6 +218,7 @@ LOGGING = {
     "loggers": {
         "emails": {"level": "INFO"},
         "django": {"handlers": []},  # no second line by Django's own
+        "django.server": {"handlers": ["console"]},  # the lines of `manage.py runserver`
         "django.request": {"level": "ERROR"},  # a stranger's wrong URL or host is worth no line
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },

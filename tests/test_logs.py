@@ -10,17 +10,21 @@ import threading
 from datetime import datetime, timedelta
 from io import StringIO
 
+import httpx
 import pytest
-from django.db import transaction
+from django.core.signing import dumps
+from django.db import OperationalError, connection, transaction
+from django.test import Client
 from django.utils import timezone
 
+from emails import login
 from emails.drafts import Draft
 from emails.models import EmailRequest, Event
 from emails.states import State
 from mailsite import logs
 from tests.conftest import ROOT, Process
 from tests.environment import wait_until
-from tests.running import Copy
+from tests.running import Copy, free_port
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -89,6 +93,42 @@ def test_a_line_in_text_names_its_request():
     assert formatter.format(record("Done", request="01a3")).endswith("emails.test: Done (request 01a3)")
     assert formatter.format(record("Done, request 01a3", request="01a3")).endswith("emails.test: Done, request 01a3")
     assert formatter.format(record("Done")).endswith("emails.test: Done")
+
+
+# What opens a session or a download
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("error", "status"), [(OperationalError("away"), 503), (RuntimeError("broken"), 500)])
+@pytest.mark.parametrize("formatter", [logs.TextFormatter, logs.JsonFormatter])
+def test_a_login_link_whose_page_fails_still_works_and_stands_in_no_line(error, status, formatter):
+    def broken(execute, sql, params, many, context):
+        raise error
+
+    path = login.one_time_url().partition("8000")[2]
+    handler = logging.StreamHandler(stream := StringIO())
+    handler.setFormatter(formatter())
+    logging.getLogger().addHandler(handler)
+    try:
+        with connection.execute_wrapper(broken):
+            answer = Client(raise_request_exception=False).get(path)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert answer.status_code == status
+    assert f"GET /login/… {status}" in stream.getvalue() and answer["request-id"] in stream.getvalue()
+    assert path.removeprefix("/login/") not in stream.getvalue()
+    assert ("RuntimeError: broken" in stream.getvalue()) == (status == 500)
+    assert Client().get(path).status_code == 302
+
+
+def test_a_link_stands_in_no_line_of_runserver_either(start):
+    port, token = free_port(), dumps(1)
+    web = start("runserver", "--noreload", str(port))
+    wait_until(lambda: "Quit the server" in web.text(), "runserver did not start")
+    for path in ("/login/", "/downloads/"):
+        httpx.get(f"http://localhost:{port}{path}{token}")
+        web.wait_for(f"GET {path}…")
+    assert token not in web.text()
 
 
 # A message's life

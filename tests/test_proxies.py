@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from mailsite import env
 from mailsite.proxies import ForwardedMiddleware
 from tests.conftest import ROOT, missing
 from tests.environment import wait_until
-from tests.running import Copy
+from tests.running import Copy, free_port
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 PASSWORD = "moss-jen-roy-2026"
@@ -86,8 +85,7 @@ class Proxied:
     """A Mailsite behind a proxy that listens with TLS at `https://localhost:port`."""
 
     def __init__(self, folder: Path):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"https://localhost:{self.port}"
         self.folder = folder
         self.copy = Copy(folder)

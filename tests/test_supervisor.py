@@ -20,6 +20,8 @@ import pytest
 import redis
 from django.conf import settings
 
+from tests.running import free_port
+
 MANAGE = str(settings.BASE_DIR / "manage.py")
 UP = "Ctrl-C stops it."
 EVERYTHING = ["web", "worker", "sandbox", "valkey"]
@@ -30,12 +32,6 @@ def until(fact: Callable[[], object], what: str, limit: float = 60) -> None:
     while not fact():
         assert time.monotonic() < end, f"not within {limit} seconds: {what}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def health(port: int) -> int:

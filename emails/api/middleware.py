@@ -25,8 +25,8 @@ class RequestIdMiddleware:
     """A `request-id` on each answer, and a line in the log for each request that may matter.
 
     The id is the caller's own, where it sends a sane one under `request-id` or `x-request-id`, else a new one.
-    Those that matter are all of the API, and on the pages those that change something: who looks at a page
-    leaves no line.
+    Those that matter are all of the API, and on the pages those that change something or fail: who looks at a
+    page leaves no line.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]):
@@ -40,7 +40,8 @@ class RequestIdMiddleware:
         try:
             response = self.get_response(request)
             response["request-id"] = request.id
-            if is_of_the_api(request.path) or request.method not in ("GET", "HEAD"):
+            looks = request.method in ("GET", "HEAD") and response.status_code < 500
+            if is_of_the_api(request.path) or not looks:
                 response._has_been_logged = True  # here, and so not by Django once more
                 log(request, response, round((time.perf_counter() - began) * 1000))
         finally:

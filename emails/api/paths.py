@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 from emails.addresses import shortened
+from mailsite.logs import without_tokens
 
 OURS = ("api-keys", "downloads", "emails", "logs", "openapi.json", "sandbox/messages", "suppressions")
 LATER = ("domains", "templates", "webhooks")
@@ -20,10 +21,7 @@ def is_of_the_api(path: str) -> bool:
 
 def for_the_log(path: str) -> str:
     """The path without what could break a line, and without what opens a download or a session."""
-    for secret in ("/downloads/", "/login/"):
-        if path.startswith(secret):
-            return f"{secret}…"
-    path = quote(path)
+    path = without_tokens(quote(path))
     return path if len(path) <= 200 else f"{path[:200]}…"
 
 
