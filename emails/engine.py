@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -204,9 +205,9 @@ class Engine:
         self._bounded: object = None  # the database connection whose locks are bounded
         self._unsure = False  # a commit failed: the database may hold claims that we don't know of
         self._probes: list[threading.Thread] = []
-        self._committer = threading.Thread(target=self._commit_loop, name="committer", daemon=True)
+        self._committer = threading.Thread(target=self._live, args=[self._commit_loop], name="committer", daemon=True)
         self._senders = [
-            threading.Thread(target=self._send_loop, args=[relay], name=f"sender-{n}", daemon=True)
+            threading.Thread(target=self._live, args=[self._send_loop, relay], name=f"sender-{n}", daemon=True)
             for n, relay in enumerate(self._connections)
         ]
 
@@ -250,30 +251,37 @@ class Engine:
         self._inbox.put(None)
         self._committer.join(settings.GRACE + 5)  # with the database away, the lease frees what is held here
 
-    # The committer
+    @staticmethod
+    def _live(loop: Callable[..., None], *arguments: Any) -> None:
+        """A thread's whole life. With one of them gone a worker could only pretend to work: the process ends.
 
-    def _commit_loop(self) -> None:
+        Its lease frees what it held.
+        """
         try:
-            while True:
-                claims, steps = self._gather()
-                self._commit(claims, steps)
-                if self._stopping.is_set():
-                    self._give_back("the worker is stopping")
-                    self._lineup.dismiss(len(self._senders))
-                    sending = any(thread.is_alive() for thread in self._senders)
-                    if self._inbox.empty() and (not sending or time.monotonic() > self._deadline):
-                        break  # not before: outcomes that came in while the database was away are recorded
-                elif self.holds.relay and self._give_back(f"mail is held: {self.holds.relay.reason}"):
-                    self._lineup.dismiss(len(self._senders))  # they close their connections
-                self._lineup.feed()
-            self._abandoned = True
-            self._persist(lambda: EmailRequest.objects.abandon(self.worker))
+            loop(*arguments)
         except Exception:
-            # Without its committer a worker could only pretend to live. The lease frees what it held.
-            logger.critical("The committer failed: this worker ends.", exc_info=True)
+            logger.critical("The %s failed: this worker ends.", threading.current_thread().name, exc_info=True)
             os._exit(1)
         finally:
             connection.close()
+
+    # The committer
+
+    def _commit_loop(self) -> None:
+        while True:
+            claims, steps = self._gather()
+            self._commit(claims, steps)
+            if self._stopping.is_set():
+                self._give_back("the worker is stopping")
+                self._lineup.dismiss(len(self._senders))
+                sending = any(thread.is_alive() for thread in self._senders)
+                if self._inbox.empty() and (not sending or time.monotonic() > self._deadline):
+                    break  # not before: outcomes that came in while the database was away are recorded
+            elif self.holds.relay and self._give_back(f"mail is held: {self.holds.relay.reason}"):
+                self._lineup.dismiss(len(self._senders))  # they close their connections
+            self._lineup.feed()
+        self._abandoned = True
+        self._persist(lambda: EmailRequest.objects.abandon(self.worker))
 
     def _gather(self) -> tuple[list[UUID], list[Step]]:
         """All that has come in; waits for the first, or until the next beat, poll or slow message is due."""

@@ -99,6 +99,18 @@ def test_a_job_with_an_unknown_id_ends_with_a_sentence(worker, submit):
     wait_until(lambda: "nothing to do" in result_of(email), result_of(email))
 
 
+@pytest.mark.parametrize("what", ["Engine._next", "Engine._commit"])
+def test_a_worker_that_has_lost_a_thread_ends_and_another_takes_its_mail(what, start, relay, submit):
+    email = submit()
+    lame = f"from emails.engine import Engine; {what} = lambda *a, **k: 1 / 0"
+    run = "from django.core.management import call_command; call_command('rqworker')"
+    process = start("shell", "--no-imports", "--command", f"{lame}; {run}", EMAIL_URL=relay.url, LEASE="5")
+    process.wait_for("failed: this worker ends.")
+    assert process.popen.wait(20) == 1
+    start("rqworker", EMAIL_URL=relay.url, LEASE="5")
+    wait_until(lambda: EmailRequest.objects.get(pk=email.pk).state == "sent", "it was not sent")
+
+
 def test_without_redis_at_its_start_the_worker_waits_and_says_how_to_get_one(start, relay):
     process = start("rqworker", EMAIL_URL=relay.url, REDIS_URL="redis://127.0.0.1:1")
     process.wait_for("Start one with `make services`, or set REDIS_URL")
