@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -265,7 +265,8 @@ GIVE_UP = Decision(
 )  # fmt: skip
 CANCEL = Decision(
     "cancel", "Cancel", "Canceled",
-    "Each is taken back and is not sent. What a worker has picked up meanwhile still goes out.",
+    "Each is taken back and is not sent. What a worker has picked up meanwhile still goes out. One that is uncertain "
+    "is not sent again, but may have arrived.",
     sources(states.CANCEL),
 )  # fmt: skip
 CONFIRM = Decision(
@@ -277,6 +278,7 @@ SEND_AGAIN = Decision(
     "A new message is made of each, with the same content, for all its recipients: who has the old one gets another.",
     sorted(FINISHED),
 )  # fmt: skip
+DECISIONS = (SEND_NOW, GIVE_UP, CANCEL, CONFIRM, SEND_AGAIN)
 
 
 @admin.register(EmailRequest)
@@ -286,7 +288,7 @@ class EmailRequestAdmin(Listed):
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
     inlines = [RecipientInline, AttachmentInline, EventInline]
-    actions = ["send_now", "give_up", "cancel", "confirm", "send_again", "export"]
+    actions = [*(decision.method for decision in DECISIONS), "export"]
     readonly_fields = ["links", "explanation", "recipients"]
     fieldsets = [
         (None, {"fields": ["links", "explanation", ("state", "priority"), ("sender", "recipients"), "subject"]}),
@@ -341,23 +343,23 @@ class EmailRequestAdmin(Listed):
         return request.user.has_perm("emails.change_emailrequest")
 
     @admin.action(description="Send now", permissions=["decide"])
-    def send_now(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+    def send_now(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
         return self._decide(request, SEND_NOW)
 
     @admin.action(description="Give up", permissions=["decide"])
-    def give_up(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+    def give_up(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
         return self._decide(request, GIVE_UP)
 
     @admin.action(description="Cancel", permissions=["decide"])
-    def cancel(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+    def cancel(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
         return self._decide(request, CANCEL)
 
     @admin.action(description="Uncertain ones: note that they arrived", permissions=["decide"])
-    def confirm(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+    def confirm(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
         return self._decide(request, CONFIRM)
 
     @admin.action(description="Send again as new messages", permissions=["decide"])
-    def send_again(self, request: HttpRequest, emails: QuerySet) -> HttpResponse | None:
+    def send_again(self, request: HttpRequest, emails: QuerySet) -> HttpResponse:
         return self._decide(request, SEND_AGAIN)
 
     @admin.action(description="Export as CSV", permissions=["view"])
@@ -378,7 +380,7 @@ class EmailRequestAdmin(Listed):
         rows = EmailRequest.objects.filter(pk__in=filter(None, map(as_uuid, request.POST.getlist("_selected_action"))))
         return [Keys(rows.filter(state__in=among) if among else rows)]
 
-    def _decide(self, request: HttpRequest, decision: Decision) -> HttpResponse | None:
+    def _decide(self, request: HttpRequest, decision: Decision) -> HttpResponse:
         """Asks first, on a page that says how many; then decides in batches, so that no lock is held for long.
 
         What is confirmed is the question, named by the moment at which it was asked: what has come since, from this
@@ -396,7 +398,12 @@ class EmailRequestAdmin(Listed):
         by = str(request.user)
         done = sum(getattr(EmailRequest.objects.filter(pk__in=batch), decision.method)(by=by) for batch in batches)
         messages.success(request, f"{decision.done}: {done:,} {'email' if done == 1 else 'emails'}.")
-        return None
+        return redirect(self._back(request))
+
+    def _back(self, request: HttpRequest) -> str:
+        """To where it was asked: the page of a message, or the list."""
+        id = as_uuid(request.POST.get("page_of", ""))
+        return reverse("message", args=[id]) if id else request.get_full_path()
 
     def _ask(self, request: HttpRequest, decision: Decision, ids: list, now: UUID) -> HttpResponse:
         across = request.POST.get("select_across") == "1"
@@ -414,6 +421,8 @@ class EmailRequestAdmin(Listed):
             "more": len(ids) - 10,
             "across": across,
             "selected": selected[:1] if across else selected,
+            "page_of": request.POST.get("page_of", ""),
+            "back": self._back(request),
         }
         return TemplateResponse(request, "admin/emails/emailrequest/decide.html", context)
 

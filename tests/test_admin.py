@@ -393,6 +393,12 @@ def test_uncertain_mail_is_decided_about(desk, submit):
     assert "admin found that it arrived" in uncertain.events.last().detail
 
 
+def test_canceling_uncertain_mail_says_that_it_may_have_arrived(desk, submit):
+    email = submit()
+    EmailRequest.objects.filter(pk=email.pk).update(state="unknown", due_at=None)
+    assert "is not sent again, but may have arrived" in act(desk, "cancel", email)
+
+
 def test_mail_is_sent_again_as_new_with_all_that_it_carries(desk, submit):
     file = {"filename": "bill.pdf", "content": [1, 2]}
     old = submit(

@@ -21,6 +21,7 @@ from rq.job import Job
 from emails import doorbell, login, sandbox
 from emails.models import ApiKey, EmailRequest, Hold, SandboxMessage, Worker
 from emails.smtp import Relay
+from emails.states import WAITING
 from emails.urls import urlpatterns
 from tests.environment import wait_until
 from tests.test_store import said, settle, transmit
@@ -274,14 +275,58 @@ def test_the_live_part_is_sent_when_it_has_changed_and_polls_no_more_at_the_end(
     assert '<p id="state" hx-swap-oob="innerHTML">' in fragment
 
 
-def test_a_message_page_says_why_nothing_goes_out_and_where_to_decide(member, submit):
+def test_a_message_page_says_why_nothing_goes_out(member, submit):
     email = submit(priority=2)
     Hold.objects.create(target="low", reason="a party")
     page = member.get(f"/messages/{email.pk}").text
     assert "The queue low was paused at" in page and "a party" in page
-    assert f'href="/admin/emails/emailrequest/?q={email.pk}"' in page
     Hold.note_trouble("Connection refused (connecting)")
     assert "Relay, in trouble: Connection refused (connecting)" in member.get(f"/messages/{email.pk}").text
+
+
+ANY = ["Send now", "Give up", "Cancel"]
+
+
+def levers(response) -> dict[str, str]:
+    """The buttons under the sentence that says why, and the actions they stand for."""
+    found = re.search(r'<div id="levers".*?</div>', response.text, re.DOTALL)[0]
+    return {title: action for action, title in re.findall(r'name="action" value="(\w+)">(.*?)<', found)}
+
+
+@pytest.mark.parametrize(
+    ("state", "titles"),
+    [
+        ("queued", ANY), ("deferred", ANY), ("unknown", [*ANY, "Note that it arrived"]), ("claimed", []),
+        ("sent", ["Send again as new"]), ("bounced", ["Send again as new"]), ("suppressed", ["Send again as new"]),
+    ],
+)  # fmt: skip
+def test_under_the_sentence_stand_the_decisions_that_the_state_allows(member, submit, state, titles):
+    email, worker = submit(), Worker.objects.create(name="moss", host="here", pid=1)
+    due_at = timezone.now() if state in WAITING else None
+    EmailRequest.objects.update(state=state, due_at=due_at, worker=worker if state == "claimed" else None)
+    page = member.get(f"/messages/{email.pk}")
+    assert list(levers(page)) == titles
+    assert page.text.index('id="why"') < page.text.index('id="levers"') < page.text.index("Timeline")
+    assert list(levers(member.get(f"/messages/{email.pk}/status", headers={"HX-Request": "true"}))) == titles
+
+
+def test_a_decision_on_a_messages_page_asks_first_and_leads_back_to_it(member, submit):
+    email = submit()
+    action = levers(member.get(f"/messages/{email.pk}"))["Cancel"]
+    asked = {"action": action, "_selected_action": email.pk, "page_of": email.pk}
+    question = member.post("/admin/emails/emailrequest/", asked).text
+    assert "Cancel: 1 email." in question
+    assert f'href="/messages/{email.pk}">Back, and change nothing' in question
+    sure = dict(re.findall(r'name="(\w+)" value="([^"]*)"', question.partition('<form method="post">')[2]))
+    response = member.post("/admin/emails/emailrequest/", sure, follow=True)
+    assert response.request["PATH_INFO"] == f"/messages/{email.pk}"
+    assert "Canceled: 1 email." in response.text and "Taken back at" in response.text
+
+
+@pytest.mark.parametrize("fields", [{}, {"is_staff": True}])
+def test_who_may_not_decide_sees_no_decisions(client, submit, fields):
+    client.force_login(get_user_model().objects.create_user("jen", **fields))
+    assert not levers(client.get(f"/messages/{submit().pk}"))
 
 
 def test_the_mail_as_rendered_can_do_nothing(member, submit):
