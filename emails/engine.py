@@ -24,7 +24,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from emails import tallies
@@ -463,7 +463,7 @@ class Engine:
         while True:
             try:
                 return write()
-            except (OperationalError, InterfaceError) as error:
+            except (InterfaceError, InternalError, OperationalError) as error:
                 logger.error("The database refused a commit (%s); trying again in %.1f s.", error, pause)
                 connection.close()
                 self._unsure = True

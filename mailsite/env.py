@@ -221,7 +221,8 @@ def database(name: str, sqlite_file: Path) -> dict[str, Any]:
         }
     else:
         config["CONN_HEALTH_CHECKS"] = True
-        config["OPTIONS"] = {"connect_timeout": 5, "application_name": "mailsite", **config.get("OPTIONS", {})}
+        ours = {"connect_timeout": 5, "application_name": "mailsite", "target_session_attrs": "read-write"}
+        config["OPTIONS"] = {**ours, **config.get("OPTIONS", {})}
     return config
 
 

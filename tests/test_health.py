@@ -2,10 +2,13 @@
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 
 from emails import doorbell, surroundings
-from emails.models import EmailRequest, Worker
+from emails.models import ApiKey, EmailRequest, Worker
 from tests.conftest import test_database_url as database_url
 from tests.environment import ON_POSTGRESQL, wait_until
 from tests.running import ROOT
@@ -144,11 +147,60 @@ def test_a_database_that_cannot_be_written_means_that_nothing_is_accepted(alive)
     wait_until(lambda: ready()[0] == 200, "it did not get ready again")
 
 
-@pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite has no read-only mode of its own")
-def test_a_database_that_is_read_only_means_that_nothing_is_accepted(web):
-    url = web(DATABASE_URL=f"{database_url()}?options=-c%20default_transaction_read_only%3Don")
-    response = httpx.get(f"{url}/health/ready")
-    assert (response.status_code, response.json()["checks"]["database"]["status"]) == (503, "failed")
+@contextmanager
+def read_only(database: Path) -> Iterator[None]:
+    """For whoever opens it: on PostgreSQL as a standby is, on SQLite by the file's permissions."""
+    if ON_POSTGRESQL:
+        with connection.cursor() as cursor:
+            name = connection.settings_dict["NAME"]
+            cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            try:
+                yield
+            finally:
+                cursor.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        return
+    as_root = os.getuid() == 0  # whom permissions don't stop
+    on, off = (["chattr", "+i"], ["chattr", "-i"]) if as_root else (["chmod", "a-w"], ["chmod", "u+w"])
+    if subprocess.run([*on, database], capture_output=True).returncode:
+        pytest.skip("no file can be made read-only here")
+    try:
+        yield
+    finally:
+        subprocess.run([*off, database], check=True)
+
+
+def test_a_read_only_database_means_that_nothing_is_accepted_until_it_can_be_written_again(web, tmp_path):
+    file, url, token = tmp_path / "mailsite.sqlite3", database_url(), ApiKey.create("tests")[1]
+    if not ON_POSTGRESQL:
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM INTO %s", [str(file)])
+        with closing(sqlite3.connect(file)) as copy:
+            copy.execute("PRAGMA journal_mode=WAL")
+        url = f"sqlite:///{file}"
+
+    def accept() -> int:
+        mail = {"from": "shop@example.com", "to": "moss@example.com", "subject": "Hello", "text": "Hello"}
+        return httpx.post(f"{mailsite}/emails", json=mail, headers={"Authorization": f"Bearer {token}"}).status_code
+
+    with read_only(file):
+        mailsite = web(DATABASE_URL=url)
+        assert accept() == 503
+        response = httpx.get(f"{mailsite}/health/ready")
+        assert (response.status_code, response.json()["checks"]["database"]["status"]) == (503, "failed")
+        assert "nothing is accepted" in response.json()["checks"]["database"]["message"]
+    assert accept() == 200
+    assert httpx.get(f"{mailsite}/health/ready").json()["checks"]["database"]["status"] == "ok"
+
+
+@pytest.mark.skipif(not ON_POSTGRESQL, reason="on SQLite a file that was opened for writing can be written")
+def test_a_session_that_turns_read_only_is_told_as_a_database_that_is_away_and_ends(api):
+    """As at a failover that leaves the sessions of the former primary open."""
+    message = {"from": "shop@example.com", "to": "moss@example.com", "subject": "Hello", "text": "Hello"}
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    assert api.post("/emails", message).status_code == 503
+    connection.close_if_unusable_or_obsolete()  # what the end of a request does
+    assert api.post("/emails", message).status_code == 200
 
 
 def test_a_database_without_tables_means_that_nothing_is_accepted(web, tmp_path):

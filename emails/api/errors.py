@@ -7,7 +7,7 @@ a name of its own is a `validation_error`, whatever is our fault an `application
 import logging
 
 from django.core.exceptions import DisallowedHost, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 from rest_framework import exceptions
@@ -93,8 +93,9 @@ def translate(error: Exception, request: HttpRequest) -> ApiError:
             return ApiError(400, "validation_error", "The body ended before it was complete.")
         case SuspiciousOperation():
             return ApiError(400, "validation_error", f"The request can't be understood: {error}")
-        case OperationalError() | InterfaceError():
+        case InterfaceError() | InternalError() | OperationalError():
             logger.error("The database failed at %s: %s", of(request), error)
+            connection.close_at = 0.0  # with this request: one that was opened read-only would stay so for good
             message = "The database can't be used at the moment: try again in a few seconds."
             return ApiError(503, "application_error", message, {"Retry-After": "5"})
         case _:
