@@ -100,6 +100,8 @@ class Line:
                     self.members[0].told.put(Turn.LEAD)
             for member in group[1:]:
                 member.told.put(turn)
+        if turn is Turn.STORED:
+            EmailRequest.objects.ring(email for member in group for email in member.emails)
         return turn
 
     def _group(self) -> list[Member]:
@@ -124,6 +126,7 @@ def _store_alone(emails: list[EmailRequest]) -> None:
         # Unless they are there: the group's commit had come through, and only its answer was lost.
         if not EmailRequest.objects.filter(pk=emails[0].pk).exists():
             raise
+    EmailRequest.objects.ring(emails)
 
 
 line = Line()

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import django_rq
 from redis.client import Pipeline
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution, ExecutionRegistry
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -30,11 +30,14 @@ from rq.worker import BaseWorker, WorkerStatus
 
 logger = logging.getLogger(__name__)
 
+_silent_until = 0.0  # by time.monotonic()
+
 QUEUES = ("high", "default", "low")
 DELIVER = "emails.engine.deliver"
 FAILURE_TTL = 24 * 3600
 MOST_OWED = 10  # pops that a queue may have coming
 STARTED_TTL = 120  # seconds that a started job is believed without a heartbeat
+SILENCE = 5.0  # seconds for which a Redis that didn't answer is not rung
 HOW_TO_GET_REDIS = "Start one with `make services`, or set REDIS_URL to your own."
 
 
@@ -71,8 +74,12 @@ def queue(name: str) -> Queue:
 
 
 def ring(jobs: Sequence[Job]) -> None:
-    """Rings for messages that are committed. A failure is no error: the overdue poll finds them."""
-    if not jobs:
+    """Rings for messages that are committed. A failure is no error: the overdue poll finds them.
+
+    A Redis that doesn't answer is left alone for a while, since callers wait meanwhile.
+    """
+    global _silent_until
+    if not jobs or time.monotonic() < _silent_until:
         return
     moment = utcformat(now())
     rung: dict[str, list[str]] = defaultdict(list)
@@ -96,6 +103,8 @@ def ring(jobs: Sequence[Job]) -> None:
             pipe.sadd(Queue.redis_queues_keys, *rung)
             pipe.execute()
     except RedisError as error:
+        if isinstance(error, TimeoutError):
+            _silent_until = time.monotonic() + SILENCE
         logger.warning("Redis can't be reached (%s): what was just accepted waits for the overdue poll.", error)
 
 

@@ -384,10 +384,11 @@ class EmailQuerySet(models.QuerySet):
             self.store(emails, once)
         except UsedBefore:
             return self._first_answer(once)
+        self.ring(emails)
         return emails
 
     def store(self, emails: "Sequence[EmailRequest]", once: Once | None = None) -> None:
-        """Stores what `from_draft` made in one transaction, and rings after its commit. Raises UsedBefore."""
+        """Stores what `from_draft` made in one transaction. Raises UsedBefore."""
         is_one_insert = not once and not any(email.draft.attachments for email in emails)
         with nullcontext() if is_one_insert else transaction.atomic():
             if once:
@@ -405,8 +406,11 @@ class EmailQuerySet(models.QuerySet):
             )
             Attachment.store(emails)
             Event.tell(accepted)
-            due = [email for email in emails if email.state == State.QUEUED]
-            transaction.on_commit(lambda: doorbell.ring([email.job() for email in due]), robust=True)
+
+    def ring(self, emails: "Iterable[EmailRequest]") -> None:
+        """Rings for those that are due, after the commit."""
+        jobs = [email.job() for email in emails if email.state == State.QUEUED]
+        transaction.on_commit(lambda: doorbell.ring(jobs), robust=True)
 
     def _claim_once(self, once: Once, emails: "Sequence[EmailRequest]") -> None:
         keys = IdempotencyKey.objects.filter(api_key=once.api_key, key=once.key)
@@ -692,7 +696,7 @@ class EmailQuerySet(models.QuerySet):
             )
             Event.store([Event.of(old, Event.Kind.AGAIN, f"as {new.pk} by {by}") for old, new in pairs])
             run(tallies.of_all([new for _, new in pairs], "accepted"))
-            transaction.on_commit(lambda: doorbell.ring([new.job() for _, new in pairs]), robust=True)
+            self.ring(new for _, new in pairs)
         return len(pairs)
 
     def _decide(self, transition: Transition, target: State, rest: "Recipient.State", detail: str) -> int:

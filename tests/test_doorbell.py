@@ -120,6 +120,27 @@ def test_a_mail_is_accepted_when_redis_is_away(settings, caplog):
     assert "waits for the overdue poll" in caplog.text
 
 
+@pytest.fixture
+def silent_redis(settings, monkeypatch):
+    """A Redis that takes connections and says nothing."""
+    monkeypatch.setattr(doorbell, "_silent_until", 0.0)
+    doorbell.queue.cache_clear()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}?socket_timeout=0.2"
+        settings.RQ_QUEUES = {name: {"URL": url} for name in QUEUES}
+        yield
+    doorbell.queue.cache_clear()
+
+
+def test_a_redis_that_does_not_answer_is_left_alone_for_a_while(silent_redis, monkeypatch, caplog):
+    for _ in range(3):
+        rung()
+    assert caplog.text.count("Redis can't be reached (Timeout") == 1
+    monkeypatch.setattr(doorbell, "_silent_until", 0.0)
+    rung()
+    assert caplog.text.count("Redis can't be reached (Timeout") == 2
+
+
 # Taking
 
 
