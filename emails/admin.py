@@ -472,9 +472,10 @@ def waiting(target: str) -> str:
 
 @admin.register(Hold)
 class HoldAdmin(admin.ModelAdmin):
-    """Adding a hold pauses a queue or the relay, deleting it resumes. Trouble with the relay shows here, too."""
+    """Adding a hold pauses a queue or the relay. Trouble with the relay shows here, too."""
 
     list_display = ["target", "reason", "paused_by", "since"]
+    list_display_links = None
     actions = ["resume"]
     fields = ["target", "reason"]
 
@@ -498,21 +499,33 @@ class HoldAdmin(admin.ModelAdmin):
 
     @admin.action(description="Resume", permissions=["delete"])
     def resume(self, request: HttpRequest, holds: QuerySet) -> HttpResponse | None:
-        names = [hold.get_target_display() for hold in holds]
-        if "confirmed" not in request.POST:
-            pauses = [(hold, waiting(hold.target)) for hold in holds]
+        """Ends what was shown: a pause that has begun since is another's."""
+        versions = {f"{hold.pk} {hold.since.isoformat()}": hold for hold in holds}
+        if versions and "confirmed" not in request.POST:
+            pauses = [(hold, waiting(hold.target), version) for version, hold in versions.items()]
             context = {**self.admin_site.each_context(request), "title": "Resume", "opts": self.opts, "pauses": pauses}
             return TemplateResponse(request, "admin/emails/hold/resume.html", context)
-        holds.delete()
-        messages.success(request, f"Resumed: {', '.join(names)}.")
+        shown = [versions[version] for version in request.POST.getlist("shown") if version in versions]
+        ended = [hold for hold in shown if hold.resume(by=str(request.user))]
+        asked = len(request.POST.getlist("_selected_action"))
+        self.log_deletions(request, ended)
+        if ended:
+            messages.success(request, f"Resumed: {', '.join(hold.get_target_display() for hold in ended)}.")
+        if left := asked - len(ended):
+            messages.warning(
+                request, f"Not resumed, since what was shown had ended already or was paused anew: {left} of {asked}."
+            )
         return None
 
     def has_change_permission(self, request: HttpRequest, obj: Hold | None = None) -> bool:
         return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: Hold | None = None) -> bool:
+        """The one way to end a pause is Resume, in the list."""
+        return obj is None and super().has_delete_permission(request)
+
     def save_model(self, request: HttpRequest, obj: Hold, form, change: bool) -> None:
-        obj.by = str(request.user)
-        super().save_model(request, obj, form, change)
+        obj.pause(by=str(request.user))
 
 
 class ApiKeyForm(forms.ModelForm):
@@ -570,6 +583,7 @@ class ApiKeyAdmin(admin.ModelAdmin):
         valid = list(keys.filter(revoked_at=None))
         for key in valid:
             key.revoke()
+            self.log_change(request, key, "Revoked.")
         messages.success(request, f"Revoked: {', '.join(key.name for key in valid) or 'none, they were already'}.")
 
 

@@ -300,6 +300,23 @@ class Hold(models.Model):
     def in_force(cls) -> "Holds":
         return Holds({hold.target: hold for hold in cls.objects.all()})
 
+    def pause(self, by: str) -> None:
+        """An operator keeps mail back."""
+        self.by = by
+        self.save(force_insert=True)  # it takes no other's place
+        self._tell("Paused by %s: %s, %r", by, self.get_target_display(), self.reason)
+
+    def resume(self, by: str) -> bool:
+        """An operator lets mail go on. False if this very pause had ended already, whatever has begun since."""
+        ended, _ = Hold.objects.filter(pk=self.pk, since=self.since).delete()
+        if ended:
+            self._tell("Resumed by %s: %s", by, self.get_target_display())
+        return bool(ended)
+
+    @staticmethod
+    def _tell(line: str, *about: str) -> None:
+        transaction.on_commit(lambda: logger.warning(line, *about), robust=True)
+
     @classmethod
     def note_trouble(cls, reason: str) -> None:
         """The relay can't be used: starts the hold, or puts off its next probe a little further (1 to 15 s)."""

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from django.contrib.admin.models import ADDITION, DELETION, LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from uuid_utils.compat import uuid7
@@ -181,6 +182,7 @@ def test_keys_are_revoked_by_an_action(desk):
     page = desk.post("/admin/emails/apikey/", data, follow=True).text
     assert "Revoked: shop" in page
     assert ApiKey.find(token) is None
+    assert "Revoked." in desk.get(f"/admin/emails/apikey/{key.pk}/history/").text
     assert desk.post(f"/admin/emails/apikey/{key.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
@@ -462,11 +464,56 @@ def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
     assert "end of quarter freeze" in desk.get("/admin/emails/hold/").text
     submit()
     assert "Queue default (1 email waits)" in desk.get("/admin/emails/hold/add/").text
-    data = {"action": "resume", "_selected_action": ["default"]}
-    assert "Queue default: end of quarter freeze (1 email waits)" in desk.post("/admin/emails/hold/", data).text
-    data["confirmed"] = "yes"
-    assert "Resumed: Queue default" in desk.post("/admin/emails/hold/", data, follow=True).text
+    page = desk.post("/admin/emails/hold/", {"action": "resume", "_selected_action": ["default"]}).text
+    assert "Queue default: end of quarter freeze (1 email waits)" in page
+    assert "Resumed: Queue default." in resume(desk, page)
     assert not Hold.objects.exists()
+
+
+def resume(desk: Client, confirmation: str) -> str:
+    """The page that answers who presses the button of such a page."""
+    data: dict[str, list[str]] = {}
+    for name, value in re.findall('<input type="hidden" name="([a-z_]+)" value="(.*?)">', confirmation):
+        data.setdefault(name, []).append(value)
+    return desk.post("/admin/emails/hold/", data, follow=True).text
+
+
+def test_who_paused_and_who_resumed_is_logged_and_kept(desk, caplog, django_capture_on_commit_callbacks):
+    jen = staff("view_hold", "delete_hold")
+    with django_capture_on_commit_callbacks(execute=True):
+        desk.post("/admin/emails/hold/add/", {"target": "low", "reason": "a party\nfor all"})
+        resume(jen, jen.post("/admin/emails/hold/", {"action": "resume", "_selected_action": ["low"]}).text)
+    assert [record.getMessage() for record in caplog.records if record.name == "emails.models"] == [
+        "Paused by admin: Queue low, 'a party\\nfor all'",
+        "Resumed by jen: Queue low",
+    ]
+    entries = LogEntry.objects.order_by("pk").values_list("user__username", "action_flag", "object_id")
+    assert list(entries) == [("admin", ADDITION, "low"), ("jen", DELETION, "low")]
+
+
+def test_only_the_pauses_that_were_shown_are_resumed(desk):
+    for target in ("high", "low", "relay"):
+        Hold.objects.create(target=target, reason="a party", by="jen")
+    selected = {"action": "resume", "_selected_action": ["high", "low", "relay"]}
+    confirmation = desk.post("/admin/emails/hold/", selected).text
+    Hold.objects.filter(target__in=("low", "relay")).delete()
+    Hold.objects.create(target="low", reason="a broken template", by="roy")
+    page = resume(desk, confirmation)
+    assert "Resumed: Queue high." in page
+    assert "had ended already or was paused anew: 2 of 3." in page
+    assert Hold.objects.get().by == "roy"
+    page = resume(desk, confirmation)
+    assert "Resumed:" not in page and "3 of 3." in page
+    assert desk.get("/admin/emails/hold/low/delete/").status_code == 403  # which would ask for no pause in particular
+
+
+def test_a_pause_takes_no_others_place(desk):
+    Hold.objects.create(target="low", reason="a party", by="jen")
+    page = desk.post("/admin/emails/hold/add/", {"target": "low", "reason": "another"}).text
+    assert "already exists" in page
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Hold(target="low", reason="another").pause(by="roy")
+    assert Hold.objects.get().by == "jen"
 
 
 def test_trouble_with_the_relay_can_be_seen_but_not_made(desk):
