@@ -42,9 +42,9 @@ from emails.models import (
     Suppression,
     Worker,
 )
-from emails.search import BEGINNINGS, Keys, Search, begins, to_domain, to_recipient
+from emails.search import BEGINNINGS, Keys, Search, as_uuid, begins, by_id_or_recipient, to_domain
 from emails.states import FINISHED, State, Transition
-from emails.views import as_uuid, job_page
+from emails.views import job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
 admin.site.index_title = "Mailsite: the operator's desk"
@@ -145,20 +145,13 @@ class SearchForm(forms.Form):
         name, _, value = asked["tag"].partition(":")
         domain = asked["domain"].strip().lower().lstrip("@")
         return Search(
-            to=(*([found(asked["q"])] if asked["q"] else []), *([to_domain(domain)] if domain else [])),
+            to=(*([by_id_or_recipient(asked["q"])] if asked["q"] else []), *([to_domain(domain)] if domain else [])),
             state=asked["state"],
             priority=Priority[asked["queue"].upper()] if asked["queue"] else None,
             tag=(name, value) if name else None,
             after=asked["after"],
             before=asked["before"],
         )
-
-
-def found(query: str) -> Keys:
-    """By a message's id, or by recipient."""
-    if id := as_uuid(query.strip()):
-        return Keys(EmailRequest.objects.filter(pk=id))
-    return to_recipient(query)
 
 
 class Links(admin.SimpleListFilter):
@@ -283,10 +276,10 @@ DECISIONS = (SEND_NOW, GIVE_UP, CANCEL, CONFIRM, SEND_AGAIN)
 
 @admin.register(EmailRequest)
 class EmailRequestAdmin(Listed):
-    list_display = ["recipient", "state", "short_subject", "queue", "accepted", "due", "short_id"]
+    list_display = ["recipient", "state", "short_subject", "queue", "accepted", "due", "whole_id"]
     list_filter = [StateFilter, QueueFilter, TypedFilter]
     search_fields = ["recipients__mailbox"]
-    search_help_text = "An address, a domain (@example.com), an address's beginning, or a message's id."
+    search_help_text = "An address, a domain (@example.com), an address's beginning, a message's id or its Message-ID."
     inlines = [RecipientInline, AttachmentInline, EventInline]
     actions = [*(decision.method for decision in DECISIONS), "export"]
     readonly_fields = ["links", "explanation", "recipients"]
@@ -300,8 +293,9 @@ class EmailRequestAdmin(Listed):
     AT_ONCE = 100_000  # messages that one request decides about
 
     @admin.display(description="id")
-    def short_id(self, email: EmailRequest) -> str:
-        return email.pk.hex[-8:]
+    def whole_id(self, email: EmailRequest) -> str:
+        """Shown by its end, which differs most, but copied whole: so it can be searched for."""
+        return format_html('<a href="{}" title="{}"><bdi>{}</bdi></a>', email.get_absolute_url(), email.pk, email.pk)
 
     @admin.display(description="subject")
     def short_subject(self, email: EmailRequest) -> str:

@@ -95,6 +95,19 @@ def to_mailbox(recipients: type[Model], column: str, found: type[Model], query: 
     return Keys(found.objects.filter(pk__in=list(some[:BEGINNINGS])))
 
 
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def by_id_or_recipient(query: str) -> Keys:
+    """The message of an id or of a Message-ID, which begins with it; else what went to a recipient."""
+    found = EmailRequest.objects.filter(pk=as_uuid(query.strip().strip("<").partition("@")[0]))
+    return Keys(found) if found.exists() else to_recipient(query)
+
+
 def to_recipient(query: str) -> Keys:
     """Messages to a domain (`@example.com` or `example.com`), an address or an address's beginning."""
     query = query.strip().lower()

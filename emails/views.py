@@ -39,7 +39,7 @@ from emails.models import ApiKey, Attachment, EmailRequest, Hold, RequestLog, Sa
 from emails.overview import Overview
 from emails.received import Received
 from emails.relaycheck import check_within
-from emails.search import Keys, in_sandbox, to_recipient
+from emails.search import Keys, as_uuid, by_id_or_recipient, in_sandbox
 from emails.surroundings import impatient_redis
 from mailsite.proxies import address
 
@@ -98,13 +98,6 @@ def searched(request: HttpRequest) -> str:
     return request.GET.get("q", "").replace("\0", "").strip()
 
 
-def as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
 @login_required
 @never_cache
 def home(request: HttpRequest) -> HttpResponse:
@@ -128,7 +121,7 @@ def overview_live(request: HttpRequest) -> HttpResponse:
 @login_required
 def mail(request: HttpRequest) -> HttpResponse:
     query = searched(request)
-    page = Page.of(EmailRequest.objects.all(), request, to_recipient(query) if query else None)
+    page = Page.of(EmailRequest.objects.all(), request, by_id_or_recipient(query) if query else None)
     return render(request, "home.html", {"page": page, "query": query})
 
 

@@ -137,12 +137,18 @@ def test_history_is_not_changed_by_hand(desk, submit):
     assert (SandboxMessage.objects.count(), Worker.objects.count()) == (1, 1)
 
 
-@pytest.mark.parametrize("query", ["moss@example.com", "@example.com", "mos", "by id"])
+@pytest.mark.parametrize("query", ["moss@example.com", "@example.com", "mos", "{0.pk}", "{0.pk.hex}", "{0.message_id}"])
 def test_emails_are_found_by_recipient_and_id(desk, submit, query):
     email = submit()
     submit(to="jen@example.org")
-    page = desk.get("/admin/emails/emailrequest/", {"q": str(email.pk) if query == "by id" else query}).text
+    page = desk.get("/admin/emails/emailrequest/", {"q": query.format(email)}).text
     assert "1 email\n" in page and "jen@example.org" not in page
+
+
+def test_the_list_holds_whole_ids_and_leads_to_the_messages_pages(desk, submit):
+    email = submit()
+    cell = f'<a href="/messages/{email.pk}" title="{email.pk}"><bdi>{email.pk}</bdi></a>'
+    assert cell in desk.get("/admin/emails/emailrequest/").text
 
 
 def test_emails_are_filtered_by_state_and_priority(desk, submit):

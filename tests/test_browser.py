@@ -239,7 +239,7 @@ def test_the_keyboard_is_enough(member):
     expect(member.get_by_role("link", name="Skip to the content")).to_be_focused()
     member.keyboard.press("Enter")
     member.keyboard.press("Tab")
-    expect(member.get_by_label("Recipient")).to_be_focused()
+    expect(member.get_by_label("Recipient or id")).to_be_focused()
 
 
 def test_all_works_without_javascript(browser, mailsite):

@@ -21,6 +21,7 @@ from emails.smtp import Outcome, Reply, Result, Verdict
 pytestmark = [pytest.mark.stores, pytest.mark.django_db]
 
 STORED = 30_000
+ID = UUID(int=7)  # of no message
 ROWS, STEPS = 2_500, 25_000  # a page of 100 emails with all that belongs to it; a tenth of a walk through all
 
 
@@ -119,7 +120,10 @@ EMAILS = [
     "created_after=2020-01-01", "created_after=2099-01-01", "to=@big.example&state=claimed", "to=@big.example&tag=end",
     "to=@end.example&state=sent", "state=sent&tag=campaign:0", "to=@big.example&state=sent&created_after=2020-01-01",
 ]  # fmt: skip
-HOME = ["", "q=@big.example", "q=big.example", "q=far@end.example", "q=far", "q=u", "q=u1", "q=no", "q=@no.example"]
+HOME = [
+    "", "q=@big.example", "q=big.example", "q=far@end.example", "q=far", "q=u", "q=u1", "q=no", "q=@no.example",
+    f"q={ID}",
+]  # fmt: skip
 OTHERS = [
     "/suppressions", "/suppressions?origin=complaint", "/suppressions?origin=manual", "/suppressions/far@end.example",
     "/sandbox/messages", "/sandbox/messages?to=far@end.example", "/sandbox/messages?to=no@no.example",
@@ -149,6 +153,12 @@ def test_the_list_of_messages(site, query, page):
     is_small(lambda: site.get(path))
 
 
+@pytest.mark.parametrize("path", ["/messages?q={}", "/messages?q=<{}@example.com>", "/admin/emails/emailrequest/?q={}"])
+def test_a_search_for_an_id(site, path):
+    path = path.format(old())
+    is_small(lambda: site.get(path))
+
+
 @pytest.mark.parametrize("path", OTHERS)
 def test_the_other_lists(site, path):
     is_small(lambda: site.get(path))
@@ -164,7 +174,7 @@ DESK = [
     "", "q=@big.example", "q=far", "q=u", "q=no", "q=far@end.example", "state=sent", "state=claimed", "queue=high",
     "state=complained", "queue=low&state=unknown", "domain=end.example", "domain=no.example", "tag=kind", "tag=end",
     "tag=no", "domain=big.example&state=unknown", "domain=big.example&tag=end", "before=2020-01-01T00:00",
-    "after=2020-01-01T00:00&state=claimed", "q=far&domain=end.example&tag=end:far&state=sent", "p=2",
+    "after=2020-01-01T00:00&state=claimed", "q=far&domain=end.example&tag=end:far&state=sent", "p=2", f"q={ID}",
 ]  # fmt: skip
 
 

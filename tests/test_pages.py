@@ -158,6 +158,19 @@ def test_home_finds_recipients(member, submit, query, found):
     assert f'value="{query}"' in response.text
 
 
+@pytest.mark.parametrize("form", ["{0.pk}", "{0.pk.hex}", " {0.pk} ", "{0.message_id}", "{0.pk.hex}@example.com"])
+def test_home_finds_a_message_by_its_id_and_its_message_id(member, submit, form):
+    email = submit(subject="one")
+    submit(subject="two")
+    assert subjects(member.get("/messages", {"q": form.format(email)})) == ["one"]
+
+
+def test_home_finds_a_recipient_whose_name_looks_like_an_id(member, submit):
+    submit(subject="one", to=f"{ID.hex}@example.com")
+    assert subjects(member.get("/messages", {"q": f"{ID.hex}@example.com"})) == ["one"]
+    assert "No mail is found" in member.get("/messages", {"q": ID}).text
+
+
 def test_the_search_stays_while_turning_pages(member, submit):
     for number in range(60):
         submit(subject=str(number), to="moss+1@example.com")
