@@ -59,7 +59,17 @@ def proxy(app_configs, **options) -> list[CheckMessage]:
                 id="mailsite.W004",
             )
         )
-    if not encrypted and not env.is_loopback(urlsplit(settings.PUBLIC_URL).hostname or ""):
+    local = env.is_loopback(urlsplit(settings.PUBLIC_URL).hostname or "")
+    if settings.METRICS_ALLOW and not (local or settings.TRUSTED_PROXIES):
+        found.append(
+            Warning(
+                "METRICS_ALLOW is set but no proxy is trusted: all who come through one seem to ask from its address, "
+                "and may read /metrics if that is allowed.",
+                hint="Set TRUSTED_PROXIES to the address from which your proxy connects, or use METRICS_TOKEN instead.",
+                id="mailsite.W008",
+            )
+        )
+    if not (encrypted or local):
         found.append(
             Warning(
                 f"PUBLIC_URL is {settings.PUBLIC_URL}: passwords, API keys and mail can be read on their way.",

@@ -62,6 +62,17 @@ def test_what_tls_needs_besides(settings, monkeypatch):
 
 
 @pytest.mark.django_db
+def test_metrics_are_allowed_by_address_only_where_that_is_the_clients(settings, monkeypatch):
+    monkeypatch.setenv("NETWORKS", "127.0.0.1")
+    settings.METRICS_ALLOW = env.networks("NETWORKS")
+    assert ids() == []
+    settings.PUBLIC_URL, settings.CSRF_TRUSTED_ORIGINS = "https://mail.example.com", []
+    assert ids() == ["mailsite.W004", "mailsite.W008"]
+    settings.TRUSTED_PROXIES = env.networks("NETWORKS")
+    assert ids() == []
+
+
+@pytest.mark.django_db
 def test_pages_for_developers_are_not_for_other_machines(settings):
     settings.DEBUG, settings.ON_LOOPBACK = True, False
     assert ids() == ["mailsite.W006"]
