@@ -9,15 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.utils import timezone
 
 from emails import surroundings, why
-from emails.models import EmailRequest, Hold, Priority, Worker
+from emails.models import EmailRequest, Hold, Holds, Priority, Worker, database_now
 
 logger = logging.getLogger(__name__)
 
@@ -119,16 +119,19 @@ def _worker() -> Finding:
     if count := Worker.alive().count():
         seen = f"within the last {why.span(settings.LEASE)}"
         return Finding(OK, f"{count} worker{' was' if count == 1 else 's were'} seen {seen}.")
-    return Finding(WARNING, why.no_worker(timezone.now()))
+    return Finding(WARNING, why.no_worker(database_now()))
 
 
 def _oldest() -> Finding:
-    now = timezone.now()
-    due = EmailRequest.objects.filter(due_at__lte=now).order_by("due_at").values_list("due_at", flat=True)
-    oldest = [moment for priority in Priority if (moment := due.filter(priority=priority).first())]
+    holds, now = Hold.in_force(), database_now()
+    return lag(EmailRequest.objects.oldest_due(holds.open, now), holds, now)
+
+
+def lag(oldest: EmailRequest | None, holds: Holds, now: datetime) -> Finding:
+    """By the oldest message that is due; what is paused on purpose lags on purpose."""
     if not oldest:
-        return Finding(OK, "No message is due.")
-    waited = now - min(oldest)
+        return Finding(OK, f"No message is due{'' if holds.open == list(Priority) else ' but what is paused'}.")
+    waited = now - oldest.due_at
     sentence = f"The oldest message that is due has waited for {why.span(waited)}"
     if waited <= settings.HEALTH_OLDEST:
         return Finding(OK, f"{sentence}.")

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from django.conf import settings
-from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from emails import tallies
-from emails.models import EmailRequest, Hold, Priority, Worker
+from emails.models import EmailRequest, Hold, Priority, Worker, database_now
+
+UNDECIDED_COUNTED = 10_000  # no further
 
 
 def text() -> bytes:
@@ -66,13 +67,17 @@ class Kept(Collector):
             "For how long the oldest message that is due has been so.",
             labels=["queue"],
         )
-        now = timezone.now()
-        due = EmailRequest.objects.filter(due_at__lte=now).order_by("due_at").values_list("due_at", flat=True)
+        now = database_now()
         for priority in Priority:
             depth.add_metric([priority.label], max(0, tallies.unfinished(by_queue[priority.label])))
-            first = due.filter(priority=priority).first()
-            oldest.add_metric([priority.label], (now - first).total_seconds() if first else 0)
+            first = EmailRequest.objects.oldest_due([priority], now)
+            oldest.add_metric([priority.label], (now - first.due_at).total_seconds() if first else 0)
         yield from (depth, oldest)
+        yield GaugeMetricFamily(
+            "mailsite_undecided",
+            f"Uncertain messages that wait for a person's decision, counted to {UNDECIDED_COUNTED:,}.",
+            value=EmailRequest.objects.undecided()[:UNDECIDED_COUNTED].count(),
+        )
 
     def _surroundings(self) -> Iterator[Metric]:
         holds = Hold.in_force()

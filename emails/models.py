@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -44,6 +44,15 @@ OVERDUE_AFTER = timedelta(seconds=5)  # how long a due message waits for its doo
 STRIKES = 3  # a message during whose transmission this many workers died is given up
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
+
+
+def database_now() -> datetime:
+    """The database's time, by which heartbeats are written and judged. SQLite's is this machine's."""
+    if connection.vendor == "sqlite":
+        return datetime.now(UTC)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        return cursor.fetchone()[0]
 
 
 class Priority(models.IntegerChoices):
@@ -375,6 +384,12 @@ class Holds:
     def queues(self) -> list[Priority]:
         return [priority for priority in Priority if priority.label in self.by_target]
 
+    @property
+    def open(self) -> list[Priority]:
+        """The queues whose mail nobody keeps back on purpose."""
+        is_paused = Hold.Target.RELAY in self.by_target
+        return [priority for priority in Priority if not is_paused and priority not in self.queues]
+
 
 class EmailQuerySet(models.QuerySet):
     # Accepting
@@ -503,6 +518,24 @@ class EmailQuerySet(models.QuerySet):
             if len(ids) < limit:
                 ids += due.filter(priority=priority)[: limit - len(ids)]
         return ids
+
+    def count_due(self, queues: Iterable[Priority], before: datetime, limit: int) -> int:
+        """How many messages of these queues were due before that moment, counted no further than one above `limit`."""
+        found = 0
+        for priority in queues:  # each a range of the index
+            due = self.filter(priority=priority, due_at__lt=before).order_by("due_at")
+            found += due[: limit + 1 - found].count()
+        return found
+
+    def oldest_due(self, queues: Iterable[Priority], now: datetime) -> "EmailRequest | None":
+        """Of the messages of these queues that are due, the one that has been so for longest."""
+        due = self.filter(due_at__lte=now).order_by("due_at")
+        oldest = [email for priority in queues if (email := due.filter(priority=priority).first())]
+        return min(oldest, key=lambda email: email.due_at, default=None)
+
+    def undecided(self) -> Self:
+        """Those that are uncertain and held for a person's decision."""
+        return self.filter(state=State.UNKNOWN, due_at=None)
 
     def _due(self, holds: Holds) -> Self:
         if holds.relay:
@@ -803,6 +836,7 @@ class EmailRequest(models.Model):
             models.Index("worker", condition=Q(worker__isnull=False), name="email_held"),
             models.Index("state", "id", name="email_state"),
             models.Index("priority", "id", name="email_queue"),
+            models.Index("id", condition=Q(state=State.UNKNOWN, due_at__isnull=True), name="email_undecided"),
             models.Index("id", condition=Q(delay__gt=0), name="email_playground"),
         ]
         constraints = [

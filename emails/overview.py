@@ -12,15 +12,13 @@ from typing import Self
 
 from django.conf import settings
 from django.db.models import Count
-from django.utils import timezone
 from django.utils.text import Truncator
 
 from emails import health, tallies, why
-from emails.models import EmailRequest, Event, Hold, Priority, Worker
+from emails.models import EmailRequest, Event, Hold, Holds, Priority, Worker, database_now
 from emails.states import State
 
-COUNTED = 1000  # due messages of a queue are counted no further
-LOOKED_AT = 200  # setbacks of each kind, the newest, among which reasons are counted
+SETBACKS = 200  # of each kind, the newest, among which reasons are counted
 REASONS, WORKERS = 5, 20  # shown
 DAY = timedelta(days=1)
 HEIGHT = 60  # of a chart, where the highest bar ends
@@ -35,7 +33,7 @@ class Queue:
 
     @property
     def due_in_words(self) -> str:
-        return f"{self.due:,}" if self.due <= COUNTED else f"more than {COUNTED:,}"
+        return why.in_words(self.due)
 
 
 @dataclass
@@ -103,7 +101,7 @@ class Reason:
 class Overview:
     at: datetime
     findings: dict[str, dict]  # of /health/ready
-    problems: list[str]
+    problems: list[why.Problem]
     queues: list[Queue]
     on_the_wire: int
     hour: Chart
@@ -111,13 +109,13 @@ class Overview:
     oldest: EmailRequest | None
     oldest_why: str
     reasons: list[Reason]
-    holds: list[Hold]
+    holds: Holds
     workers: list[Worker]
     is_new: bool  # nothing was ever accepted
 
     @classmethod
     def now(cls) -> Self:
-        now = timezone.now()
+        now, holds = database_now(), Hold.in_force()
         minute = tallies.minute(now.timestamp())
         findings = health.report()["checks"]
         held = list(
@@ -126,7 +124,8 @@ class Overview:
             .annotate(Count("pk"))
         )
         totals = tallies.totals(tallies.ENTRY_AND_ENDS)
-        oldest, problems = _oldest(now), _problems(findings, now)
+        oldest = EmailRequest.objects.oldest_due(holds.open, now)
+        problems = _problems(findings, health.lag(oldest, holds, now), holds, now)
         return cls(
             at=now,
             findings=findings,
@@ -136,23 +135,24 @@ class Overview:
             hour=Chart.of("hour", 60, 1, minute),
             day=Chart.of("day", 144, tallies.DECADE, minute),
             oldest=oldest,
-            oldest_why=why.explain(oldest) if oldest and not problems else "",
+            oldest_why=why.explain(oldest, now) if oldest and not problems else "",
             reasons=_reasons(now),
-            holds=list(Hold.objects.order_by("since")),
+            holds=holds,
             workers=_workers(held, now),
             is_new=not any(counts["accepted"] for counts in totals.values()),
         )
 
     @property
-    def status(self) -> str:
-        return "warning" if self.problems else "ok"
+    def kind(self) -> str:
+        """What the verdict is about: it is news when this changes."""
+        return self.problems[0].kind if self.problems else "ok"
 
     @property
     def verdict(self) -> str:
         if self.problems:
-            return self.problems[0]
+            return self.problems[0].sentence
         due = sum(queue.due for queue in self.queues)
-        wait = "nothing waits" if not due else "1 is due" if due == 1 else f"{due:,} are due"
+        wait = "nothing waits" if not due else "1 is due" if due == 1 else f"{why.in_words(due)} are due"
         return f"All is well: {wait}, {self.hour.total:,} sent in the last hour."
 
     @property
@@ -160,32 +160,31 @@ class Overview:
         return sum(queue.waiting for queue in self.queues)
 
 
-def _problems(findings: dict[str, dict], now: datetime) -> list[str]:
-    """The gravest first: what keeps mail from being accepted, then all from going out, then some; else that it lags."""
-    problems = [findings["database"]["message"]] if findings["database"]["status"] != health.OK else []
-    obstacles = why.obstacles([priority.label for priority in Priority], now)
-    problems += sorted(obstacles, key=lambda sentence: sentence.startswith("The queue "))
-    return problems or [findings["oldest"]["message"]] * (findings["oldest"]["status"] != health.OK)
+def _problems(findings: dict[str, dict], lag: health.Finding, holds: Holds, now: datetime) -> list[why.Problem]:
+    """The gravest first: what keeps mail from being accepted, from going out, what makes it lag, what is for people."""
+    database, redis = findings["database"], findings["redis"]
+    problems = [why.Problem("database", database["message"])] if database["status"] != health.OK else []
+    problems += [one for one in why.obstacles(list(Priority), holds, now) if one != why.REDIS_IS_AWAY]
+    if lag.status != health.OK:
+        problems.append(why.Problem("lag", lag.message))
+    if undecided := EmailRequest.objects.undecided()[: why.COUNTED + 1].count():
+        problems.append(why.Problem("undecided", f"Uncertain: {why.wait(undecided)} for a person's decision."))
+    if redis["status"] != health.OK:
+        problems.append(why.Problem("redis", redis["message"]))
+    return problems
 
 
 def _queue(priority: Priority, counts: Counter, held: list[tuple], now: datetime) -> Queue:
     in_hand = sum(number for _, queue, _, number in held if queue == priority)
-    due = EmailRequest.objects.filter(priority=priority, due_at__lte=now).order_by("due_at")[: COUNTED + 1].count()
+    due = EmailRequest.objects.count_due([priority], now, why.COUNTED)
     return Queue(priority.label, max(0, tallies.unfinished(counts) - in_hand), due, in_hand)
-
-
-def _oldest(now: datetime) -> EmailRequest | None:
-    """Of those that are due, the one that has been so for longest."""
-    due = EmailRequest.objects.filter(due_at__lte=now).order_by("due_at")
-    oldest = [email for priority in Priority if (email := due.filter(priority=priority).first())]
-    return min(oldest, key=lambda email: email.due_at, default=None)
 
 
 def _reasons(now: datetime) -> list[Reason]:
     """Why attempts have failed within a day, the most frequent first, by the newest setbacks."""
     found: dict[tuple[str, str], list[Event]] = defaultdict(list)
     for kind in Event.SETBACKS:
-        for event in Event.objects.filter(kind=kind).order_by("-pk")[:LOOKED_AT]:
+        for event in Event.objects.filter(kind=kind).order_by("-pk")[:SETBACKS]:
             if event.at > now - DAY:
                 found[kind, reason(event.detail)].append(event)
     reasons = [Reason(Event.Kind(kind).label, words, len(all), all[0]) for (kind, words), all in found.items()]

@@ -114,7 +114,7 @@ def overview_live(request: HttpRequest) -> HttpResponse:
     if not request.user.is_staff:
         raise PermissionDenied
     overview = Overview.now()
-    said = {"overview": overview, "is_news": request.GET.get("seen") != overview.status}
+    said = {"overview": overview, "is_news": request.GET.get("seen") != overview.kind}
     return render(request, "overview.html#live", said)
 
 

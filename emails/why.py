@@ -3,28 +3,38 @@
 All that is read here lies behind an index, and counting stops early: a million messages change nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import NamedTuple
 
 from django.conf import settings
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.contrib.humanize.templatetags.humanize import ordinal
 from django.utils import timezone
 from django.utils.text import Truncator
 from redis.exceptions import RedisError
 from rq.suspension import is_suspended
 
-from emails.models import STRIKES, EmailRequest, Event, Hold, OnUnknown, Priority, Recipient, Worker
+from emails.models import (
+    STRIKES,
+    EmailRequest,
+    Event,
+    Hold,
+    Holds,
+    OnUnknown,
+    Priority,
+    Recipient,
+    Worker,
+    database_now,
+)
 from emails.smtp import is_greylisting
 from emails.states import FINISHED, HELD, State
 from emails.surroundings import impatient_redis
 
-COUNTED = 1000  # waiting messages are counted no further
-LOOKED_AT = 300  # events, the newest, that tell the pace
+COUNTED = 1000  # messages are counted no further
+PACED_BY = 300  # events, the newest, that tell the pace
 QUOTED = 200  # characters of a reply
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-REDIS_IS_AWAY = "Redis can't be reached: workers go on from the database, which takes a few seconds longer."
 NO_ANSWERS = {
     "Connection refused": "has refused connections",
     "no answer": "has not answered",
@@ -32,9 +42,19 @@ NO_ANSWERS = {
 }
 
 
+class Problem(NamedTuple):
+    kind: str  # the same for as long as it lasts, whatever its sentence counts
+    sentence: str
+
+
+REDIS_IS_AWAY = Problem(
+    "redis", "Redis can't be reached: workers go on from the database, which takes a few seconds longer."
+)
+
+
 def explain(email: EmailRequest, now: datetime | None = None) -> str:
     """The decisive cause first, and at most one more. `now` is the database's, by whose clock workers are judged."""
-    now = now or EmailRequest.objects.annotate(now=Now()).values_list("now", flat=True).get(pk=email.pk)
+    now = now or database_now()
     if email.state in FINISHED:
         return _ending(email, now)
     return " ".join(islice(_causes(email, now), 2))
@@ -50,46 +70,65 @@ def _causes(email: EmailRequest, now: datetime) -> Iterator[str]:
         yield f"{_uncertain(email, now)}; held for your decision."
     elif email.due_at > now:
         yield _appointment(email, now)
-        yield from (obstacle for obstacle in obstacles([email.queue], now) if obstacle != REDIS_IS_AWAY)
+        for obstacle in obstacles([Priority(email.priority)], Hold.in_force(), now):
+            if obstacle != REDIS_IS_AWAY:
+                yield obstacle.sentence
     else:
-        is_blocked = False
-        for obstacle in obstacles([email.queue], now):
+        holds, is_blocked = Hold.in_force(), False
+        for obstacle in obstacles([Priority(email.priority)], holds, now):
             is_blocked |= obstacle != REDIS_IS_AWAY
-            yield obstacle
+            yield obstacle.sentence
         if email.is_suspect:
             yield _suspicion(email)
-        yield _turn(email, now, is_blocked)
+        yield _turn(email, holds, now, is_blocked)
 
 
 # What keeps mail from being taken
 
 
-def obstacles(queues: Iterable[str], now: datetime) -> Iterator[str]:
-    """For all mail of these queues, the gravest first; each worked out only when it is asked for."""
-    holds = Hold.in_force()
+def obstacles(queues: Collection[Priority], holds: Holds, now: datetime) -> Iterator[Problem]:
+    """For all mail of these queues, the gravest first: what stops all of it, then what stops some, then what slows it.
+
+    Each is worked out only when it is asked for.
+    """
     if hold := holds.by_target.get(Hold.Target.RELAY):
-        yield f"The relay {_paused(hold, now)}"
-    for queue in queues:
-        if hold := holds.by_target.get(queue):
-            yield f"The queue {queue} {_paused(hold, now)}"
+        yield Problem("relay paused", paused(hold, now))
+    held = [hold for queue in queues if (hold := holds.by_target.get(queue.label))]
+    pauses = [Problem(f"{hold.target} paused", paused(hold, now)) for hold in held]
+    if len(pauses) == len(queues):
+        yield from pauses
     alive = Worker.alive(now).exists()
     if not alive:
-        yield no_worker(now)
+        yield Problem("no worker", no_worker(now))
     suspended = _is_suspended()
     if suspended:
-        yield "Delivery is suspended by `manage.py rqsuspend`: `manage.py rqresume` lets it go on."
+        sentence = "Delivery is suspended by `manage.py rqsuspend`: `manage.py rqresume` lets it go on."
+        yield Problem("suspended", sentence)
     if holds.trouble:
-        yield _trouble(holds.trouble, now, is_probed=alive)
+        yield Problem("trouble", _trouble(holds, now, is_probed=alive))
     elif holds.is_on_trial:
         reason = _cut(holds.by_target[Hold.Target.TROUBLE].reason)
-        yield f"{_relay(True)} lets us in again after trouble ({reason}): the first mail that passes frees the rest."
+        again = f"{_relay(True)} lets us in again after trouble ({reason})"
+        yield Problem("on trial", f"{again}: the first mail that passes frees the rest.")
+    if len(pauses) < len(queues):
+        yield from pauses
     if suspended is None:
         yield REDIS_IS_AWAY
 
 
-def _paused(hold: Hold, now: datetime) -> str:
+def standing(holds: Holds, now: datetime) -> list[str]:
+    """What is held back by whom or what, a sentence for each hold; not what is on trial."""
+    pauses = [hold for hold in holds.by_target.values() if hold.target != Hold.Target.TROUBLE]
+    sentences = [paused(hold, now) for hold in sorted(pauses, key=lambda hold: hold.since)]
+    if holds.trouble:
+        sentences.append(_trouble(holds, now, is_probed=Worker.alive(now).exists()))
+    return sentences
+
+
+def paused(hold: Hold, now: datetime) -> str:
+    what = "relay" if hold.target == Hold.Target.RELAY else f"queue {hold.target}"
     by = f" by {hold.by}" if hold.by else ""
-    return f"was paused{by} at {_clock(hold.since, now)}: {hold.reason}; mail waits until it is resumed."
+    return f"The {what} was paused{by} at {_clock(hold.since, now)}: {hold.reason}; mail waits until it is resumed."
 
 
 def no_worker(now: datetime) -> str:
@@ -107,14 +146,15 @@ def _is_suspended() -> bool | None:
         return None
 
 
-def _trouble(hold: Hold, now: datetime, is_probed: bool) -> str:
+def _trouble(holds: Holds, now: datetime, is_probed: bool) -> str:
+    hold = holds.by_target[Hold.Target.TROUBLE]
     what, _, stage = hold.reason.removesuffix(")").rpartition(" (")
     reason = what if stage == "connecting" else f"{what}, {stage}" if what else stage
     fails = next((words for start, words in NO_ANSWERS.items() if reason.startswith(start)), "can't be used")
     probe = ""
     if is_probed and hold.probe_at:
         probe = f"; next probe {_in(hold.probe_at, now)}" if hold.probe_at > now else "; it is being probed"
-    behind = _messages(Q(priority=priority, due_at__lte=now) for priority in Priority)
+    behind = wait(EmailRequest.objects.count_due(set(Priority) - set(holds.queues), now, COUNTED))
     return f"{_relay(True)} {fails} since {_clock(hold.since, now)} ({_cut(reason)}){probe}; {behind} behind it."
 
 
@@ -158,7 +198,7 @@ def _suspicion(email: EmailRequest) -> str:
     return f"{died} died while transmitting it: it goes alone, and is given up when that makes {STRIKES}."
 
 
-def _turn(email: EmailRequest, now: datetime, is_blocked: bool) -> str:
+def _turn(email: EmailRequest, holds: Holds, now: datetime, is_blocked: bool) -> str:
     """That it is due, and what goes first."""
     if email.state == State.DEFERRED:
         begin = f"Its {_ordinal(email.attempts + 1)} attempt is due"
@@ -166,21 +206,22 @@ def _turn(email: EmailRequest, now: datetime, is_blocked: bool) -> str:
         begin = f"{_uncertain(email, now)}; now due to be sent again with the same Message-ID"
     else:
         begin = "Its time has come" if email.state == State.SCHEDULED else "Queued"
-    ahead = [Q(priority=priority, due_at__lte=now) for priority in range(email.priority)]
-    ahead.append(Q(priority=email.priority, due_at__lt=email.due_at))
-    if not _count(ahead):
+    higher = [queue for queue in Priority if queue < email.priority and queue not in holds.queues]
+    ahead = EmailRequest.objects.count_due(higher, now, COUNTED)
+    ahead += EmailRequest.objects.count_due([Priority(email.priority)], email.due_at, COUNTED - ahead)
+    if not ahead:
         return f"{begin}: it is next{'' if is_blocked else ', and a worker takes it within seconds'}."
-    return f"{begin}: {_messages(ahead)} before it with its priority or a higher one{_pace(now)}."
+    return f"{begin}: {wait(ahead)} before it with its priority or a higher one{_pace(now)}."
 
 
 def _pace(now: datetime) -> str:
     """How many are sent a second, by the newest events; nothing if too few were to tell."""
-    events = list(Event.objects.order_by("-pk").values_list("kind", "at")[:LOOKED_AT])
+    events = list(Event.objects.order_by("-pk").values_list("kind", "at")[:PACED_BY])
     recent = [(kind, at) for kind, at in events if at > now - timedelta(minutes=1)]
     sent = sum(kind == Event.Kind.SENT for kind, _ in recent)
     if sent < 10:
         return ""
-    seconds = 60 if len(recent) < LOOKED_AT else (now - recent[-1][1]).total_seconds()
+    seconds = 60 if len(recent) < PACED_BY else (now - recent[-1][1]).total_seconds()
     return f"; about {max(1, round(sent / max(1, seconds)))} are sent a second"
 
 
@@ -254,19 +295,13 @@ def _relay(capital: bool = False) -> str:
     return name[0].upper() + name[1:] if capital else name
 
 
-def _count(ranges: Iterable[Q]) -> int:
-    """How many messages lie in these ranges of the index of those that wait, no further than one above COUNTED."""
-    found = 0
-    for one in ranges:
-        found += EmailRequest.objects.filter(one).order_by("due_at")[: COUNTED + 1 - found].count()
-    return found
+def in_words(count: int) -> str:
+    """Of messages that were counted no further than COUNTED."""
+    return f"{count:,}" if count <= COUNTED else f"more than {COUNTED:,}"
 
 
-def _messages(ranges: Iterable[Q]) -> str:
-    count = _count(ranges)
-    if count == 1:
-        return "1 message waits"
-    return f"{count:,} messages wait" if count <= COUNTED else f"more than {COUNTED:,} messages wait"
+def wait(count: int) -> str:
+    return "1 message waits" if count == 1 else f"{in_words(count)} messages wait"
 
 
 def _cut(text: str) -> str:
@@ -297,4 +332,4 @@ def span(time: timedelta) -> str:
 
 
 def _ordinal(number: int) -> str:
-    return ORDINALS[number - 1] if number <= len(ORDINALS) else f"{number}th"
+    return ORDINALS[number - 1] if number <= len(ORDINALS) else ordinal(number)

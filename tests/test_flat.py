@@ -11,9 +11,10 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import timezone
 
 from bench.fill import fill
-from emails import admin, login, overview, playground, search
+from emails import admin, login, overview, playground, search, why
 from emails.drafts import Draft
 from emails.models import ApiKey, EmailRequest, IdempotencyKey, Recipient, Settlement, Worker
 from emails.smtp import Outcome, Reply, Result, Verdict
@@ -98,8 +99,8 @@ def small_caps(monkeypatch):
     monkeypatch.setattr(admin, "BEGINNINGS", 20)
     monkeypatch.setattr(admin.CappedPaginator, "LIMIT", 200)
     monkeypatch.setattr(admin.NewestPaginator, "LIMIT", 200)
-    monkeypatch.setattr(overview, "COUNTED", 20)
-    monkeypatch.setattr(overview, "LOOKED_AT", 20)
+    monkeypatch.setattr(why, "COUNTED", 20)
+    monkeypatch.setattr(overview, "SETBACKS", 20)
 
 
 @pytest.fixture
@@ -196,6 +197,16 @@ SWEEPS = {
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_sweep(sweep):
     is_small(SWEEPS[sweep])
+
+
+def test_the_undecided_are_found_among_what_is_uncertain():
+    EmailRequest.objects.undecided().update(due_at=timezone.now())
+    EmailRequest.objects.filter(state="queued").update(state="unknown")
+    last = EmailRequest.objects.filter(state="unknown").latest("pk")
+    EmailRequest.objects.filter(pk=last.pk).update(due_at=None)
+    with Work() as work:
+        assert list(EmailRequest.objects.undecided()[:20].values_list("pk", flat=True)) == [last.pk]
+    assert work.done <= 200, work.most()
 
 
 def test_a_message_is_accepted_and_sent():

@@ -17,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 
 from emails import doorbell, surroundings
-from emails.models import ApiKey, EmailRequest, Worker
+from emails.models import ApiKey, EmailRequest, Hold, Worker
 from tests.conftest import test_database_url as database_url
 from tests.environment import ON_POSTGRESQL, wait_until
 from tests.running import ROOT
@@ -101,6 +101,28 @@ def test_a_message_that_is_due_for_too_long_makes_it_warn(alive, submit):
     assert check("oldest") == (
         "warning",
         "The oldest message that is due has waited for 40 minutes: more than 15 minutes.",
+    )
+
+
+def test_what_is_paused_on_purpose_does_not_lag(alive, submit):
+    submit(priority=2)
+    EmailRequest.objects.update(due_at=timezone.now() - timedelta(minutes=40))
+    Hold.objects.create(target="low", reason="freeze", by="jen")
+    assert check("oldest") == ("ok", "No message is due but what is paused.")
+    submit(priority=1)
+    assert check("oldest") == ("ok", "The oldest message that is due has waited for 0 s.")
+    Hold.objects.create(target="relay", reason="freeze", by="jen")
+    assert check("oldest") == ("ok", "No message is due but what is paused.")
+
+
+def test_workers_are_judged_by_the_databases_clock(monkeypatch):
+    Worker.objects.create(name="moss", host="here", pid=1)
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=6))
+    clock = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: clock() - timedelta(hours=1))  # this machine's is wrong
+    assert check("worker") == (
+        "warning",
+        "No worker has been seen for 6 minutes: start one with `manage.py rqworker`.",
     )
 
 

@@ -10,7 +10,7 @@ import yaml
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from emails.models import Hold, Worker
+from emails.models import EmailRequest, Hold, Worker
 from tests.conftest import ROOT
 from tests.test_store import said, settle, transmit
 
@@ -65,6 +65,14 @@ def test_workers_pauses_and_the_relay_s_trouble_are_told(scraped):
     after = scraped()
     assert after["mailsite_workers",] == after["mailsite_paused", "low"] == 1
     assert after["mailsite_relay_usable", "sandbox"] == 0
+
+
+def test_mail_that_waits_for_a_decision_is_told(scraped, submit):
+    submit(), submit()
+    EmailRequest.objects.update(state="unknown")
+    assert scraped()["mailsite_undecided",] == 0  # sent again by itself
+    EmailRequest.objects.update(due_at=None)
+    assert scraped()["mailsite_undecided",] == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from emails import login, tallies
+from emails import login, tallies, why
 from emails.models import EmailRequest, Event, Hold, Worker
 from emails.overview import Chart, reason
 from emails.tallies import Tally
@@ -137,6 +137,84 @@ def test_who_is_not_staff_sees_the_mail_instead(client, submit):
 
 def test_a_verdict_of_another_kind_is_read_out(staff, submit, moss):
     send(submit, moss)
+    live = staff.get("/").text
+    assert 'hx-get="/overview/live?seen=ok"' in live
     assert 'role="status"' not in staff.get("/overview/live?seen=ok").text
-    Worker.objects.all().update(stopped_at=timezone.now())
+    EmailRequest.objects.filter(pk=submit().pk).update(state="unknown", due_at=None)
     assert 'role="status"' in staff.get("/overview/live?seen=ok").text
+    assert 'role="status"' not in staff.get("/overview/live?seen=undecided").text
+    Worker.objects.all().update(heartbeat_at=timezone.now() - timedelta(minutes=6))
+    assert 'role="status"' in staff.get("/overview/live?seen=undecided").text  # a graver one
+    Worker.objects.all().update(heartbeat_at=timezone.now() - timedelta(minutes=7))
+    assert 'role="status"' not in staff.get("/overview/live?seen=no%20worker").text  # the same, for longer
+
+
+def test_mail_that_waits_for_a_decision_is_no_good_news(staff, submit, moss):
+    decided, *held = [submit() for _ in range(3)]
+    EmailRequest.objects.filter(pk=decided.pk).update(state="unknown")  # to be sent again by itself
+    EmailRequest.objects.filter(pk=held[0].pk).update(state="unknown", due_at=None)
+    assert verdict(staff.get("/")).startswith("Uncertain: 1 message waits for a person's decision.")
+    EmailRequest.objects.filter(pk=held[1].pk).update(state="unknown", due_at=None)
+    response = staff.get("/")
+    assert "Uncertain: 2 messages wait for a person's decision." in verdict(response)
+    [link] = re.findall(r'<a href="([^"]+)">Decide</a>', response.text)
+    assert f"{held[0].pk.hex[-8:]}" in staff.get(link).text
+
+
+def test_a_pause_does_not_hide_that_the_rest_lags(staff, submit, moss):
+    Hold.objects.create(target="low", reason="freeze", by="jen")
+    late, paused = submit(to="late@example.com"), submit(priority=2, to="paused@example.com")
+    EmailRequest.objects.filter(pk=paused.pk).update(due_at=timezone.now() - timedelta(hours=9))
+    text = staff.get("/").text
+    assert "has waited for" not in text and "to late@example.com" in text and "to paused@example.com" not in text
+    EmailRequest.objects.filter(pk=late.pk).update(due_at=timezone.now() - timedelta(minutes=40))
+    response = staff.get("/")
+    assert verdict(response).startswith("The queue low was paused by jen")
+    assert "The oldest message that is due has waited for 40 minutes: more than 15 minutes." in response.text
+
+
+def test_what_is_harmless_comes_last(staff, submit, moss, no_redis):
+    submit()
+    Hold.objects.create(target="low", reason="freeze", by="jen")
+    response = staff.get("/")
+    assert verdict(response).startswith("The queue low was paused by jen")
+    assert '<p class="notice warning">Redis can&#x27;t be reached' in response.text
+
+
+def test_what_stops_all_comes_before_what_stops_some(staff, submit, moss):
+    submit()
+    for target in ("default", "low"):
+        Hold.objects.create(target=target, reason="freeze", by="jen")
+    Hold.note_trouble("Connection refused (connecting)")
+    assert " has refused connections since" in verdict(staff.get("/"))
+    Hold.objects.create(target="high", reason="freeze", by="jen")
+    assert verdict(staff.get("/")).startswith("The queue high was paused by jen")
+
+
+def test_each_pause_is_told_once_and_closes_the_relay_only_where_it_is_the_relays(staff, submit, moss):
+    submit()
+    Hold.objects.create(target="low", reason="end of quarter", by="jen")
+    text = staff.get("/").text
+    assert text.count("end of quarter") == 2  # once for the eye, once for the ear
+    assert re.search(r'<span class="state sent">Open</span>', text)
+    Hold.objects.create(target="relay", reason="moving house", by="jen")
+    assert '<span class="state deferred">Paused</span>' in staff.get("/").text
+    Hold.objects.all().delete()
+    Hold.note_trouble("Connection refused (connecting)")
+    assert '<span class="state deferred">In trouble</span>' in staff.get("/").text
+
+
+def test_what_was_counted_no_further_is_not_told_as_if_it_were_exact(staff, moss, monkeypatch, submit):
+    monkeypatch.setattr(why, "COUNTED", 2)
+    for _ in range(3):
+        submit()
+    assert verdict(staff.get("/")).startswith("All is well: more than 2 are due,")
+
+
+def test_workers_are_judged_by_the_clock_that_they_are_written_by(staff, submit, moss, monkeypatch):
+    submit()
+    clock = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: clock() + timedelta(hours=1))  # this machine's is wrong
+    response = staff.get("/")
+    assert verdict(response).startswith("All is well: 1 is due")
+    assert "Silent" not in response.text and "Idle" in response.text

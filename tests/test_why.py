@@ -242,6 +242,26 @@ def test_a_queued_message_says_how_many_go_first(alive, submit):
     assert why(first) == "Queued: 1 message waits before it with its priority or a higher one."
 
 
+def test_what_a_pause_keeps_back_does_not_go_first(desk, alive, submit):
+    urgent, email = submit(priority=0), submit()
+    assert "1 message waits before it" in why(email)
+    pause(desk, "high", "freeze")
+    assert why(email) == "Queued: it is next, and a worker takes it within seconds."
+    assert "The queue high was paused by admin" in why(urgent)
+    Hold.note_trouble("no answer within 60 s (connecting)")
+    assert "1 message waits behind it." in why(email)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "words"),
+    [(9, "tenth"), (10, "11th"), (12, "13th"), (20, "21st"), (21, "22nd"), (22, "23rd"), (110, "111th")],
+)
+def test_attempts_are_counted_as_people_do(alive, submit, attempts, words):
+    email = submit()
+    EmailRequest.objects.update(state="deferred", attempts=attempts)
+    assert why(email).startswith(f"Its {words} attempt is due")
+
+
 def test_counting_stops_at_a_thousand(alive, submit):
     EmailRequest.objects.submit([Draft.clean(LETTER)] * 1001, origin="a test")
     assert "Queued: more than 1,000 messages wait before it" in why(submit())
