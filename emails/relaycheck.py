@@ -97,6 +97,7 @@ class Check:
         self._step: Step | None = None
         self._began = time.monotonic()
         self._stopped = threading.Event()
+        self._keeping = threading.Lock()  # what is known ends with what stopped it
         self._encrypted = self._is_sending = False
         self._reply: Reply | None = None  # the last of this step
         self._cause: BaseException | None = None
@@ -134,8 +135,9 @@ class Check:
 
     def stop(self, said: str) -> None:
         """Nobody waits any longer: what is not known yet has failed, and no mail is finished after this."""
-        self._stopped.set()
-        self.steps = [*self.steps, replace(self._step or Step("Check"), state="failed", said=said)]
+        with self._keeping:
+            self._stopped.set()
+            self.steps.append(replace(self._step or Step("Check"), state="failed", said=said))
 
     # The steps
 
@@ -261,10 +263,11 @@ class Check:
             self._keep(step)
 
     def _keep(self, step: Step) -> None:
-        if self._stopped.is_set():
-            raise _Over
-        self._step = None
-        self.steps.append(step)
+        with self._keeping:
+            if self._stopped.is_set():
+                raise _Over
+            self._step = None
+            self.steps.append(step)
         self.tell(step)
 
     def _fail(self, said: str, cause: BaseException | None) -> None:

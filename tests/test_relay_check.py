@@ -384,3 +384,25 @@ def test_a_check_ends_in_time_and_sends_nothing_afterwards(servers, settings):
     assert (check.steps[-1].name, check.steps[-1].said) == ("DATA", "no end within 1 s")
     wait_until(lambda: not server._open, "the dialogue did not end")
     assert not server.received
+
+
+def test_what_comes_when_nobody_waits_any_longer_is_not_kept_after_the_end(servers):
+    class Raced(Check):
+        """Nobody waits any longer from the moment at which a step is being kept."""
+
+        @property
+        def steps(self) -> list[Step]:
+            if not stopping.ident:
+                stopping.start()
+                stopping.join(SHORT)  # which is over before, or waits for the step
+            return self.known
+
+        @steps.setter
+        def steps(self, steps: list[Step]) -> None:
+            self.known = steps
+
+    check = Raced(address_of(servers()))
+    stopping = threading.Thread(target=check.stop, args=["no end"])
+    check.run()
+    stopping.join()
+    assert check.steps[-1].said == "no end"
