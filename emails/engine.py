@@ -85,7 +85,7 @@ class Written:
     marked: set[UUID] = field(default_factory=set)
     refused: dict[UUID, str] = field(default_factory=dict)  # states of messages that could not be claimed
     settled: set[UUID] = field(default_factory=set)
-    beat: bool = False  # whether our heartbeat was written
+    beat_at: float | None = None  # by boot_time(), when our heartbeat was written, if it was
     won_probe: bool = False
 
 
@@ -199,7 +199,7 @@ class Engine:
         self._heartbeat = settings.LEASE.total_seconds() / 6
         self._next_beat = self._next_poll = self._next_housekeeping = 0.0
         self._steady_since = float("inf")
-        self._confirmed = -float("inf")  # when the heartbeat that the database has was begun
+        self._confirmed = -float("inf")  # when the heartbeat that the database has was written, or before
         self._abandoned = False
         self._lost = 0  # messages lost after their last byte, since the relay last accepted one
         self._bounded: object = None  # the database connection whose locks are bounded
@@ -304,14 +304,14 @@ class Engine:
         finished = [step.finished for step in steps if step.finished]
         upcoming = [step.next for step in steps if step.next]
         wanted = [id for id in claims if id not in self._held]
-        moment, began = timezone.now(), boot_time()
+        moment = timezone.now()
         try:
             written = self._persist(lambda: self._write(wanted, finished, upcoming, len(claims), moment))
         except (DatabaseError, ValueError) as error:
             return self._commit_apart(claims, steps, error)
         self._unsure = False
-        if written.beat:
-            self._confirmed = began
+        if written.beat_at is not None:
+            self._confirmed = written.beat_at
         if written.won_probe:
             self._probes.append(threading.Thread(target=self._probe_relay, name="probe", daemon=True))
             self._probes[-1].start()
@@ -382,8 +382,7 @@ class Engine:
         self._bound_locks()
         with transaction.atomic():
             if poll or time.monotonic() >= self._next_beat:
-                self._beat()
-                written.beat = True
+                written.beat_at = self._beat()
             if self._unsure:
                 emails.release_orphans(self.worker, self._held)
             written.settled, written.marked = emails.record(self.worker, finished, upcoming, moment)
@@ -409,12 +408,16 @@ class Engine:
                 cursor.execute(f"SET lock_timeout = '{int(self._heartbeat * 1000)}ms'")
             self._bounded = connection.connection
 
-    def _beat(self) -> None:
-        """The heartbeat; one that comes late, by the database's clock, begins our own lease anew."""
-        now = time.monotonic()
+    def _beat(self) -> float:
+        """The heartbeat, and a moment that it is no older than; a late one begins our own lease anew.
+
+        The moment is read here, since the transaction may have waited long for its lock.
+        """
+        now, moment = time.monotonic(), boot_time()
         if not self.worker.beat() or self._steady_since > now:
             self._steady_since = now
         self._next_beat = now + self._heartbeat
+        return moment
 
     def _may_finish(self) -> bool:
         """Whether others still respect our claims: asked by the senders before each final dot."""

@@ -973,6 +973,8 @@ class EmailRequest(models.Model):
         if outcome.trouble and not outcome.results:
             # The relay's trouble is not the message's: no attempt is counted, and it keeps its place.
             self._wait(State.QUEUED, Event.Kind.DEFERRED, outcome.trouble, self.created_at)
+        elif outcome.withdrawn:
+            self._wait(State.QUEUED, Event.Kind.RELEASED, outcome.withdrawn, self.created_at)
         elif outcome.broken:
             self._finish(State.FAILED, Event.Kind.FAILED, outcome.broken, now)
         elif outcome.unknown:

@@ -5,6 +5,7 @@ Every reply and every network error is classified here and nowhere else. What co
 - a `Result` for each recipient: accepted (2xx after the dot), deferred (4xx), bounced (5xx);
 - `trouble`: the relay can't be used. Up to the login the message is blameless; later it is deferred too;
 - `unknown`: the session was lost after the final dot was written, so the relay may have the message or not;
+- `withdrawn`: we broke off before the final dot, since the message may be another worker's by now: nobody refused it;
 - `broken`: the message itself can't be built.
 
 docs/smtp.md has the table, line by line.
@@ -143,6 +144,7 @@ class Outcome:
     results: dict[str, Result] = field(default_factory=dict)
     trouble: str = ""
     unknown: str = ""
+    withdrawn: str = ""
     broken: str = ""
     more: bool = False
     hold: bool = False
@@ -150,7 +152,7 @@ class Outcome:
     @property
     def is_answer(self) -> bool:
         """Whether the relay has had its last word on the message."""
-        return bool(self.results) and not (self.trouble or self.unknown)
+        return bool(self.results) and not (self.trouble or self.unknown or self.withdrawn)
 
     def summary(self, verdict: Verdict) -> str:
         """The relay's words to those recipients that got `verdict`, each said once."""
@@ -158,7 +160,7 @@ class Outcome:
 
     def __str__(self) -> str:
         said = [summary for verdict in Verdict if (summary := self.summary(verdict))]
-        return self.unknown or self.broken or "; ".join(said) or self.trouble
+        return self.unknown or self.withdrawn or self.broken or "; ".join(said) or self.trouble
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,10 @@ Observer = Callable[[str | Reply | socket.socket], object]
 
 class Trouble(Exception):
     """The relay can't be used now; the reason is its only argument."""
+
+
+class Withdrawn(Exception):
+    """The message may no longer be ours to send: it got no final dot, so the relay hasn't accepted it."""
 
 
 class LostAfterDot(Exception):
@@ -418,6 +424,9 @@ class Session:
         except LostAfterDot as lost:
             self.quit()
             outcome.unknown = str(lost)
+        except Withdrawn as withdrawn:
+            self.quit()
+            outcome.withdrawn = str(withdrawn)
         except Trouble as trouble:
             self.quit()
             outcome.trouble = str(trouble)
@@ -512,7 +521,7 @@ class Session:
             if not self.is_quiet():
                 return self._refusal_before_the_dot()
             if not self.may_finish():  # another may be sending it by now; without the dot it is not sent here
-                raise Trouble("this worker was silent for so long that its claim has run out")
+                raise Withdrawn("this worker had been silent for a whole lease, so it broke off before the final dot")
             self._socket.sendall(b".\r\n")
         try:
             with self._stage("after the final dot", self.timeouts.final):

@@ -199,6 +199,16 @@ def test_trouble_with_the_relay_costs_no_attempt_and_no_place(submit, workers):
     assert emails.overdue(2) == [first.pk, second.pk]
 
 
+def test_what_a_worker_breaks_off_for_a_reason_of_its_own_is_due_again_at_once(submit, workers):
+    [email] = transmit([submit(to=["moss@example.com", "jen@example.com"]).pk], workers[0])
+    refused = {"jen@example.com": Result(Verdict.BOUNCED, Reply(550, "5.1.1 no such user"))}
+    after = settle(email, Outcome(refused, withdrawn="this worker had been silent"), workers[0])
+    assert (after.state, after.attempts, after.due_at) == (State.QUEUED, 0, after.created_at)
+    assert [str(event) for event in after.events.all()][-1] == "Given back to the queue this worker had been silent"
+    assert [to.state for to in after.recipients.order_by("pk")] == ["waiting", "bounced"]
+    assert not Hold.objects.exists()
+
+
 def test_one_worker_at_a_time_probes_and_ever_more_seldom(workers):
     Hold.note_trouble("refused")
     assert not Hold.win_probe()  # not yet

@@ -1,10 +1,15 @@
 """What `manage.py rqworker` promises, whatever happens around it."""
 
 import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from django.db import InterfaceError, connection
+from django.db import InterfaceError, connection, transaction
 from django.db.models import F
 
 from emails import doorbell
@@ -381,6 +386,52 @@ def test_a_killed_workers_mail_is_sent_by_another_within_the_lease(start, relay,
     wait_for_state(marked, "sent")
     assert [event.kind for event in marked.events.all()] == ["accepted", "claimed", "unknown", "claimed", "sent"]
     assert [event.kind for event in claimed.events.all()] == ["accepted", "claimed", "released", "claimed", "sent"]
+
+
+@contextmanager
+def database_locked(seconds: float) -> Iterator[None]:
+    """For all that want to write: for so long, and for as long as the body takes then."""
+    with transaction.atomic():  # on SQLite that is the lock
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE emails_worker IN EXCLUSIVE MODE")
+        end = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > end, "time stands still")
+        yield
+
+
+def test_a_lock_of_a_whole_lease_sends_mail_back_to_the_queue_and_blames_no_relay(start, relay, submit):
+    go_on, has_ended = threading.Event(), threading.Event()
+
+    def read_to_the_end(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            pass
+        has_ended.set()
+
+    relay.script["greeting"] = [(lambda _: go_on.wait(20), "220 welcome")]
+    relay.script["block"] = [read_to_the_end]
+    email = submit()
+    start("rqworker", EMAIL_URL=relay.url, LEASE="2")
+    wait_for_state(email, "transmitting")
+    with database_locked(2.1):
+        go_on.set()
+        assert has_ended.wait(20)
+    wait_for_state(email, "sent")
+    assert len(relay.received) == 1
+    assert [event.kind for event in email.events.all()] == ["accepted", "claimed", "released", "claimed", "sent"]
+    assert EmailRequest.objects.get(pk=email.pk).attempts == 1
+
+
+def test_mail_that_is_claimed_as_a_long_lock_ends_goes_out_at_once(start, relay, submit):
+    quickly = "from emails import engine; engine.POLL = 0.2"
+    run = "from django.core.management import call_command; call_command('rqworker')"
+    start("shell", "--no-imports", "--command", f"{quickly}; {run}", EMAIL_URL=relay.url, LEASE="2")
+    wait_until(Worker.alive().exists, "the worker did not report")
+    with database_locked(2.5):
+        email = submit()
+        EmailRequest.objects.update(due_at=F("due_at") - timedelta(minutes=1))
+    wait_for_state(email, "sent")
+    assert [event.kind for event in email.events.all()] == ["accepted", "claimed", "sent"]
 
 
 def test_a_paused_queue_waits_and_the_others_go_on(worker, relay, submit):
