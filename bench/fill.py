@@ -43,6 +43,7 @@ COLUMNS = {
     "suppression": "id mailbox origin created_at",
     "sandboxmessage": "id received_at envelope_from envelope_to subject sender raw",
     "sandboxrecipient": "message_id mailbox",
+    "requestlog": "id created_at method path status status_class milliseconds key request user_agent",
     "tally": "minute priority shard accepted sent bounced failed suppressed canceled",
 }
 
@@ -90,10 +91,19 @@ class Message:
         if self.n % 10 == 0:
             origin = "bounce" if self.n else "complaint"
             yield "suppression", (self.id, f"not.{self.address}", origin, self.created)
+        yield "requestlog", (self.id, self.created, *self.request(), f"request-{self.n}", "curl/8.5.0")
         if self.n % 5 == 0:
             raw = f"To: {self.address}\r\nSubject: {subject}\r\n\r\n{TEXT}".encode()
             yield "sandboxmessage", (self.id, self.created, "shop@example.com", to, subject, "Shop", raw)
             yield "sandboxrecipient", (self.id, self.address)
+
+    def request(self) -> tuple:
+        """What the API was asked, how it answered in how many ms, and whose key it was."""
+        if self.n == 0:
+            return "DELETE", "/emails/old", 500, 5, 900, "old"
+        if self.n % 50 == 7:
+            return "POST", "/emails", 422, 4, 2, "shop"
+        return "POST", "/emails", 200, 2, 3, "shop"
 
     def counted_as(self) -> str:
         return {"delivered": "sent", "complained": "sent"}.get(self.state, self.state)

@@ -80,6 +80,12 @@ class Keys:
         return replace(self, rows=self.rows.filter(Exists(its)))
 
 
+def rarest_first(criteria: Iterable[Keys]) -> list[Keys]:
+    """Ids are cut from the index of the first, the others being looked up for each."""
+    criteria = list(criteria)
+    return sorted(criteria, key=lambda keys: keys.count(RARE)) if len(criteria) > 1 else criteria
+
+
 def begins(column: str, text: str) -> Q:
     """That a column begins with a text, in the form in which each database finds it by an index."""
     if connection.vendor == "sqlite":
@@ -140,10 +146,7 @@ class Search:
 
     @property
     def keys(self) -> Keys:
-        """Cut from the index of whatever is met most rarely, the others being looked up for each."""
-        criteria = [replace(keys, **self._bounds()) for keys in self._criteria()]
-        if len(criteria) > 1:
-            criteria.sort(key=lambda keys: keys.count(RARE))
+        criteria = rarest_first(replace(keys, **self._bounds()) for keys in self._criteria())
         if times := self._times():
             if criteria and criteria[0].column == "pk":
                 criteria[0] = replace(criteria[0], rows=criteria[0].rows.filter(**times))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import reduce, wraps
 from itertools import pairwise
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -39,7 +39,7 @@ from emails.models import ApiKey, Attachment, EmailRequest, Hold, RequestLog, Sa
 from emails.overview import Overview
 from emails.received import Received
 from emails.relaycheck import check_within
-from emails.search import Keys, as_uuid, by_id_or_recipient, in_sandbox
+from emails.search import Keys, as_uuid, by_id_or_recipient, in_sandbox, rarest_first
 from emails.surroundings import impatient_redis
 from mailsite.proxies import address
 
@@ -354,9 +354,11 @@ def requests(request: HttpRequest) -> HttpResponse:
     names = {"status": "status_class", "path": "path", "key": "key"}
     given = {field: request.GET.get(name, "").replace("\0", "").strip() for name, field in names.items()}
     wanted = {field: text for field, text in given.items() if text}
-    if wanted.get("status_class", "2") not in "2345":
+    if wanted.get("status_class", "2") not in ("2", "3", "4", "5"):
         raise Http404
-    page = Page.of(RequestLog.objects.filter(**wanted), request)
+    rows = RequestLog.objects.all()
+    criteria = rarest_first(Keys(rows, equal={name: value}) for name, value in wanted.items())
+    page = Page.of(rows, request, reduce(Keys.and_also, criteria or [Keys(rows)]))
     return render(request, "requests.html", {"page": page, "wanted": wanted, "days": settings.REQUEST_LOG_DAYS})
 
 

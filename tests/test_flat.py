@@ -5,6 +5,7 @@ of the growing tables or their indexes, or a sort of one, is far more than a pag
 """
 
 import json
+from ipaddress import ip_network
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from bench.fill import fill
-from emails import admin, login, overview, playground, search, why
+from emails import admin, health, login, overview, playground, search, why
 from emails.drafts import Draft
 from emails.models import ApiKey, EmailRequest, IdempotencyKey, Recipient, Settlement, Worker
 from emails.smtp import Outcome, Reply, Result, Verdict
@@ -125,13 +126,18 @@ HOME = [
     "", "q=@big.example", "q=big.example", "q=far@end.example", "q=far", "q=u", "q=u1", "q=no", "q=@no.example",
     f"q={ID}",
 ]  # fmt: skip
+REQUESTS = [
+    "", "status=2", "status=4", "status=5", "status=3", "path=/emails", "path=/emails/old", "path=/no", "key=shop",
+    "key=old", "key=no", "status=2&key=shop", "status=5&path=/emails", "status=4&path=/no", "key=old&path=/emails",
+]  # fmt: skip
 OTHERS = [
     "/suppressions", "/suppressions?origin=complaint", "/suppressions?origin=manual", "/suppressions/far@end.example",
     "/sandbox/messages", "/sandbox/messages?to=far@end.example", "/sandbox/messages?to=no@no.example",
     "/sandbox", "/sandbox?q=far", "/sandbox?q=u", "/sandbox?q=no", "/sandbox?q=far@end.example",
-    "/api-keys", "/playground", "/admin/",
+    "/api-keys", "/logs", "/playground", "/admin/",
     "/admin/emails/suppression/", "/admin/emails/suppression/?q=not.u", "/admin/emails/suppression/?q=no",
-    "/admin/emails/sandboxmessage/", "/admin/emails/worker/", "/admin/emails/hold/", "/admin/emails/apikey/",
+    "/admin/emails/sandboxmessage/", "/admin/emails/worker/", "/admin/emails/hold/",
+    "/admin/emails/apikey/",
 ]  # fmt: skip
 
 
@@ -158,6 +164,24 @@ def test_the_list_of_messages(site, query, page):
 def test_a_search_for_an_id(site, path):
     path = path.format(old())
     is_small(lambda: site.get(path))
+
+
+@pytest.mark.parametrize("page", ["", "after", "before"])
+@pytest.mark.parametrize("query", REQUESTS)
+def test_the_requests(site, query, page):
+    path = f"/requests?{query}" + (f"&{page}={old()}" if page else "")
+    is_small(lambda: site.get(path))
+
+
+def test_the_metrics(site, settings):
+    """They add up the kept counts, as the overview does."""
+    settings.METRICS_ALLOW = [ip_network("127.0.0.0/8")]
+    is_small(lambda: site.get("/metrics"), pages=3)
+
+
+@pytest.mark.parametrize("check", [*health.DATABASE, *health.REDIS])
+def test_a_check_of_health(check):
+    is_small({**health.DATABASE, **health.REDIS}[check])
 
 
 @pytest.mark.parametrize("path", OTHERS)

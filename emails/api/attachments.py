@@ -14,8 +14,9 @@ from emails.api.errors import not_found
 from emails.api.lists import page
 from emails.api.serializers import DOWNLOAD_LIFETIME, DOWNLOAD_SALT, attachment_as_json
 from emails.api.shapes import BINARY, TEXT
-from emails.api.view import ApiView, as_uuid
+from emails.api.view import ApiView
 from emails.models import Attachment, EmailRequest
+from emails.search import as_uuid
 
 
 class Attachments(ApiView):

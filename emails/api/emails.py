@@ -18,9 +18,10 @@ from emails.api.filters import search
 from emails.api.idempotency import conflicted, first_use, idempotency_key, replayed
 from emails.api.lists import choice, page
 from emails.api.serializers import email_as_json, event_as_json
-from emails.api.view import ApiView, as_uuid, json_body, json_object
+from emails.api.view import ApiView, json_body, json_object
 from emails.drafts import Draft, Invalid, new_time
 from emails.models import ApiKey, EmailRequest, Once, OnceConflict, Priority, Recipient, Suppression
+from emails.search import as_uuid
 from emails.states import State
 
 MAX_BATCH = 100

@@ -15,8 +15,9 @@ from emails.api.description import described
 from emails.api.errors import ApiError, not_found
 from emails.api.lists import page
 from emails.api.serializers import key_as_json
-from emails.api.view import ApiView, as_uuid, json_object
+from emails.api.view import ApiView, json_object
 from emails.models import ApiKey, Priority
+from emails.search import as_uuid
 
 # What a key may be made of, and the JSON types of each; what their values may be, the model says.
 FIELDS: dict[str, tuple[type, ...]] = {

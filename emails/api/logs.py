@@ -8,8 +8,9 @@ from emails.api import description as api
 from emails.api.description import described
 from emails.api.errors import not_found
 from emails.api.lists import page
-from emails.api.view import ApiView, as_uuid
+from emails.api.view import ApiView
 from emails.models import RequestLog
+from emails.search import as_uuid
 
 
 class Logs(ApiView):

@@ -13,9 +13,9 @@ from emails.api.errors import invalid_parameter, not_found
 from emails.api.lists import page
 from emails.api.serializers import sandbox_message_as_json
 from emails.api.shapes import BINARY
-from emails.api.view import ApiView, as_uuid
+from emails.api.view import ApiView
 from emails.models import SandboxMessage, SandboxRecipient
-from emails.search import Keys
+from emails.search import Keys, as_uuid
 
 
 class SandboxMessages(ApiView):

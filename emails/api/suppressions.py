@@ -11,8 +11,9 @@ from emails.api.errors import ApiError, not_found
 from emails.api.lists import choice, page
 from emails.api.serializers import suppression_as_json
 from emails.api.shapes import TEXT
-from emails.api.view import ApiView, as_uuid, json_object
+from emails.api.view import ApiView, json_object
 from emails.models import Suppression
+from emails.search import as_uuid
 
 MAX_BATCH = 100
 ENTRY = api.in_path("id", "The entry's id, or the address.", TEXT)

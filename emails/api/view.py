@@ -1,7 +1,6 @@
 """What all of the API's views have in common, and how they read a body."""
 
 from contextlib import suppress
-from uuid import UUID
 
 from django.http import HttpResponse, UnreadablePostError
 from rest_framework.request import Request
@@ -64,10 +63,3 @@ def json_object(request: Request) -> dict:
     if not isinstance(body, dict):
         raise ApiError(422, "validation_error", 'The body must be a JSON object, such as {"name": "value"}.')
     return body
-
-
-def as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
