@@ -944,7 +944,7 @@ class EmailRequest(models.Model):
 
     def _build(self, attachments: Sequence[mime.Attachment]) -> bytes:
         content = self.content
-        recipients = [*self.to, *content.cc, *content.bcc]
+        reached = [settings.REDIRECT_TO.mailbox] if settings.REDIRECT_TO else [*self.to, *content.cc, *content.bcc]
         return mime.build(
             mime.Message(
                 sender=self.sender,
@@ -958,7 +958,7 @@ class EmailRequest(models.Model):
                 attachments=attachments,
                 message_id=self.message_id,
                 date=timezone.localtime(self.date, timezone.get_default_timezone()) if self.date else None,
-                smtputf8=needs_smtputf8(self.sender) or all(map(needs_smtputf8, recipients)),
+                smtputf8=needs_smtputf8(self.sender) or all(map(needs_smtputf8, reached)),
             )
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from emails.addresses import Address
+from emails.mime import header
 from emails.smtp import Outcome, Reply, Result
 
 Send = Callable[[str, Sequence[str], bytes], Outcome]
@@ -42,7 +43,7 @@ class OnlyTo:
 
 def redirect(to: Address, send: Send, sender: str, recipients: Sequence[str], message: bytes) -> Outcome:
     """One transmission, to `to` alone, whose outcome counts for all `recipients`; the message names them."""
-    originals = "".join(f"X-Original-To: {recipient}\r\n" for recipient in recipients)
+    originals = "".join(header("X-Original-To", recipient) for recipient in recipients)
     outcome = send(sender, [to.envelope], originals.encode() + message)
     result = outcome.results.get(to.envelope)
     if not result:

@@ -1,9 +1,11 @@
 """On a test system, mail reaches the testers and nobody else."""
 
 import pytest
+from django.urls import reverse
 
 from emails.addresses import Address
 from emails.models import EmailRequest, Suppression
+from emails.sandbox import store
 from emails.staging import OnlyTo
 from tests.test_worker import timeline, wait_for_state
 
@@ -106,6 +108,18 @@ def test_all_mail_goes_to_one_address_with_the_original_ones_in_its_headers(stag
     }
     client.force_login(admin_user)
     assert f"(redirected to {TESTER})" in client.get(email.get_absolute_url()).text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_mail_to_a_mailbox_beyond_ascii_reaches_the_one_address_by_any_relay(staging, relay, submit, admin_client):
+    email = submit(to="jörg@bücher.example")
+    staging(REDIRECT_TO=TESTER)
+    wait_for_state(email, "sent")
+    [received] = relay.received
+    assert received.data.isascii() and "SMTPUTF8" not in " ".join(relay.lines)
+    kept = store(received.sender, received.recipients, received.data)
+    page = admin_client.get(reverse("sandbox_message", args=[kept.pk])).text
+    assert "<dt>X-Original-To</dt><dd>jörg@xn--bcher-kva.example</dd>" in page
 
 
 @pytest.mark.stores
