@@ -22,6 +22,7 @@ from emails.models import EmailRequest, Hold, Holds, Priority, Worker, database_
 logger = logging.getLogger(__name__)
 
 PATIENCE = 3.0  # seconds for all checks together
+HOPELESS = 10 * PATIENCE  # seconds after which a round that hangs is given up: the store may be back for a new one
 FAILED, WARNING, OK = WORST_FIRST = ("failed", "warning", "ok")
 
 
@@ -63,15 +64,15 @@ class Round(threading.Thread):
         super().__init__(name=f"health of {' '.join(checks)}", daemon=True)
         self.checks = checks
         self.findings: dict[str, Finding] = {}
-        self.check_began = time.monotonic()
+        self.began = self.check_began = time.monotonic()
 
     @classmethod
-    def under_way(cls, checks: dict[str, Callable[[], Finding]]) -> "Round":
-        """The round that has not ended, or a new one."""
+    def under_way(cls, checks: dict[str, Callable[[], Finding]], now: float | None = None) -> "Round":
+        """The round that has not ended, or a new one; `now` is by time.monotonic()."""
         with cls._lock:
             fresh = cls(checks)
             latest = cls._latest.get(fresh.name)
-            if latest and latest.is_alive():
+            if latest and latest.is_alive() and (now or fresh.began) < latest.began + HOPELESS:
                 return latest
             cls._latest[fresh.name] = fresh
             fresh.start()

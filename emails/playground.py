@@ -9,13 +9,16 @@ from typing import Self
 from django.conf import settings
 from django.db.models import Count
 from django.utils import timezone
+from redis import Redis
 from redis.exceptions import RedisError
+from rq.queue import Queue
 from rq.worker import Worker as RQWorker
 
 from emails import doorbell, mime
 from emails.drafts import Draft, Invalid
 from emails.models import EmailRequest
 from emails.smtp import Connection, Outcome
+from emails.surroundings import impatient_redis
 
 SHOWN = 6
 SLOTS = threading.BoundedSemaphore(4)  # slow requests at once: the web's threads are few, and others need them
@@ -104,7 +107,8 @@ class View:
     def now(cls) -> Self:
         emails = latest_emails()
         try:
-            return cls(emails, waiting_jobs(), workers())
+            with impatient_redis() as redis:
+                return cls(emails, waiting_jobs(redis), workers(redis))
         except RedisError:
             return cls(emails, redis_is_away=True)
 
@@ -116,11 +120,11 @@ def latest_emails() -> list[EmailRequest]:
     return emails
 
 
-def waiting_jobs() -> dict[str, int]:
-    return {name: doorbell.queue(name).count for name in doorbell.QUEUES}
+def waiting_jobs(redis: Redis) -> dict[str, int]:
+    return {name: Queue(name, connection=redis).count for name in doorbell.QUEUES}
 
 
-def workers() -> list[Desk]:
+def workers(redis: Redis) -> list[Desk]:
     held = dict(EmailRequest.objects.filter(worker__isnull=False).values_list("worker__name").annotate(Count("pk")))
-    known = RQWorker.all(connection=doorbell.queue("default").connection)
+    known = RQWorker.all(connection=redis)
     return [Desk(worker.name, worker.get_state(), held.get(worker.name, 0)) for worker in known]

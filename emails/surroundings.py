@@ -1,17 +1,22 @@
 """What only a running system knows about the stores that it stands on."""
 
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-import django_rq
 from django.db import connection
 from redis import ConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError
 
 from emails import doorbell
 from emails.models import Worker
 
 NEARLY_FULL = 500  # megabytes
+
+_silent_until: WeakKeyDictionary[ConnectionPool, float] = WeakKeyDictionary()  # by time.monotonic()
 
 
 def warnings() -> list[str]:
@@ -19,11 +24,22 @@ def warnings() -> list[str]:
     return _about_the_database() + _about_redis() + list(filter(None, [about_the_disk()]))
 
 
-def impatient_redis() -> Redis:
-    """The queue's Redis for a mere look, which must not wait for longer than a second; to be closed."""
+@contextmanager
+def impatient_redis() -> Iterator[Redis]:
+    """The queue's Redis for a mere look, which waits for a second at most.
+
+    While it is known to be silent nobody waits: the next look after a few seconds tries again. Raises RedisError.
+    """
     pool = doorbell.queue("default").connection.connection_pool
+    if time.monotonic() < _silent_until.get(pool, 0.0):
+        raise TimeoutError("It didn't answer a moment ago.")
     short = {"socket_connect_timeout": 1, "socket_timeout": 1}
-    return Redis.from_pool(ConnectionPool(pool.connection_class, **{**pool.connection_kwargs, **short}))
+    with Redis.from_pool(ConnectionPool(pool.connection_class, **{**pool.connection_kwargs, **short})) as redis:
+        try:
+            yield redis
+        except TimeoutError:
+            _silent_until[pool] = time.monotonic() + doorbell.SILENCE
+            raise
 
 
 def about_the_disk() -> str:
@@ -48,8 +64,8 @@ def _about_the_database() -> list[str]:
 
 def _about_redis() -> list[str]:
     try:
-        redis = django_rq.get_connection("default")
-        known = redis.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+        with impatient_redis() as redis:
+            known = redis.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
     except RedisError:
         return []  # away, or a managed one that doesn't say
     found = []

@@ -222,7 +222,9 @@ def database(name: str, sqlite_file: Path) -> dict[str, Any]:
     else:
         config["CONN_HEALTH_CHECKS"] = True
         ours = {"connect_timeout": 5, "application_name": "mailsite", "target_session_attrs": "read-write"}
-        config["OPTIONS"] = {**ours, **config.get("OPTIONS", {})}
+        # A server that vanished without a word is noticed within 20 seconds, whether something was sent to it or not.
+        vanished = {"tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
+        config["OPTIONS"] = {**ours, **vanished, **config.get("OPTIONS", {})}
     return config
 
 

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from emails import doorbell, surroundings
+from emails import doorbell, health, login, surroundings
 from emails.models import ApiKey, EmailRequest, Hold, Worker
 from tests.conftest import test_database_url as database_url
 from tests.environment import ON_POSTGRESQL, wait_until
@@ -151,6 +152,41 @@ def test_a_redis_that_says_nothing_is_not_waited_for(alive, settings):
         assert (status, report["checks"]["redis"]["status"]) == (200, "warning")
         assert timezone.now() - began < timedelta(seconds=4)
     doorbell.queue.cache_clear()
+
+
+@pytest.mark.parametrize("path", ["/", "/messages/{}/status", "/playground/live", "/admin/", "/health/ready"])
+def test_pages_wait_once_for_a_redis_that_says_nothing(client, alive, submit, settings, path):
+    path = path.format(submit().pk)
+    client.force_login(login.local_administrator())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.RQ_QUEUES = {name: {"URL": f"redis://127.0.0.1:{silent.getsockname()[1]}"} for name in doorbell.QUEUES}
+        doorbell.queue.cache_clear()
+        began = timezone.now()
+        assert [client.get(path).status_code for _ in range(3)] == [200] * 3
+        assert timezone.now() - began < timedelta(seconds=4)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else has called
+            silent.accept()
+    doorbell.queue.cache_clear()
+
+
+def test_a_round_that_hangs_is_given_up_after_a_while():
+    ended = threading.Event()
+
+    def hangs() -> health.Finding:
+        ended.wait()
+        return health.Finding(health.OK, "At last.")
+
+    first = health.Round.under_way({"a store": hangs})
+    try:
+        assert health.Round.under_way({"a store": hangs}, now=first.began + 29) is first
+        second = health.Round.under_way({"a store": hangs}, now=first.began + 31)
+        assert second is not first
+    finally:
+        ended.set()
+    second.join()
+    assert second.so_far()["a store"].status == health.OK
 
 
 @pytest.mark.skipif(ON_POSTGRESQL, reason="one writer at a time is SQLite's")

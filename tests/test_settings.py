@@ -81,6 +81,15 @@ def test_an_address_is_kept_as_browsers_send_it(given, origin, monkeypatch):
     assert env.origin("ORIGIN", "") == origin
 
 
+def test_a_postgresql_that_vanished_is_noticed_and_its_url_may_say_otherwise(monkeypatch):
+    monkeypatch.setenv("DATABASE", "postgres://moss@db/mailsite?tcp_user_timeout=5000")
+    options = env.database("DATABASE", Path("x"))["OPTIONS"]
+    assert int(options["tcp_user_timeout"]) == 5000
+    assert options["keepalives_idle"] + options["keepalives_interval"] * options["keepalives_count"] <= 20
+    monkeypatch.setenv("DATABASE", "postgres://moss@db/mailsite")
+    assert env.database("DATABASE", Path("x"))["OPTIONS"]["tcp_user_timeout"] == 20_000
+
+
 def test_a_secret_that_is_too_short_is_not_shown(monkeypatch):
     monkeypatch.setenv("KEYS", "hunter2")
     with pytest.raises(env.EnvironmentProblem) as problem:
