@@ -276,7 +276,7 @@ DECISIONS = (SEND_NOW, GIVE_UP, CANCEL, CONFIRM, SEND_AGAIN)
 
 @admin.register(EmailRequest)
 class EmailRequestAdmin(Listed):
-    list_display = ["recipient", "state", "short_subject", "queue", "accepted", "due", "whole_id"]
+    list_display = ["recipient", "badge", "short_subject", "queue", "accepted", "due", "whole_id"]
     list_filter = [StateFilter, QueueFilter, TypedFilter]
     search_fields = ["recipients__mailbox"]
     search_help_text = "An address, a domain (@example.com), an address's beginning, a message's id or its Message-ID."
@@ -296,6 +296,10 @@ class EmailRequestAdmin(Listed):
     def whole_id(self, email: EmailRequest) -> str:
         """Shown by its end, which differs most, but copied whole: so it can be searched for."""
         return format_html('<a href="{}" title="{}"><bdi>{}</bdi></a>', email.get_absolute_url(), email.pk, email.pk)
+
+    @admin.display(description="state")
+    def badge(self, email: EmailRequest) -> str:
+        return format_html('<span class="state {}">{}</span>', email.state, email.get_state_display())
 
     @admin.display(description="subject")
     def short_subject(self, email: EmailRequest) -> str:

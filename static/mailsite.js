@@ -20,7 +20,7 @@ document.addEventListener("click", (event) => {
 });
 
 function search() {
-  const field = document.querySelector("input[type=search]");
+  const field = document.querySelector("input[type=search], #searchbar"); // the admin's
   if (field) field.select();
   else if (pages.has("m")) location.assign(`${pages.get("m").href}#q`);
 }
@@ -57,10 +57,10 @@ document.addEventListener("click", async (event) => {
   button.textContent = "Copied";
 });
 
-const zone = document.getElementById("id_time_zone");
+const zone = document.getElementById("zone");
 if (zone) {
-  zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  document.getElementById("zone").textContent = zone.value;
+  zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  document.getElementById("id_time_zone").value = zone.textContent;
 }
 
 function readable(bytes) {

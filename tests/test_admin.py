@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from uuid_utils.compat import uuid7
 
 from emails import doorbell, login
+from emails.addresses import Address
 from emails.admin import CappedPaginator, EmailRequestAdmin
 from emails.models import ApiKey, Blob, EmailRequest, Hold, SandboxMessage, Suppression, Worker
 from emails.sandbox import store
@@ -149,6 +150,16 @@ def test_the_list_holds_whole_ids_and_leads_to_the_messages_pages(desk, submit):
     email = submit()
     cell = f'<a href="/messages/{email.pk}" title="{email.pk}"><bdi>{email.pk}</bdi></a>'
     assert cell in desk.get("/admin/emails/emailrequest/").text
+
+
+def test_the_admin_is_framed_as_all_pages_are(desk, submit, settings):
+    settings.REDIRECT_TO = Address.parse("tester@example.org")
+    submit()
+    for path in ("/admin/", "/admin/emails/emailrequest/", DASHBOARD):
+        page = desk.get(path).text
+        assert '<a href="/messages" >Mail</a>' in page and 'id="keys"' in page, path
+        assert "tester@example.org" in page, path
+    assert '<span class="state queued">Queued</span>' in desk.get("/admin/emails/emailrequest/").text
 
 
 def test_emails_are_filtered_by_state_and_priority(desk, submit):
@@ -529,9 +540,11 @@ def test_trouble_with_the_relay_can_be_seen_but_not_made(desk):
     assert "connection refused" in desk.get("/admin/emails/hold/").text
 
 
-def test_beside_the_dashboards_link_stand_the_levers_that_hold_mail(desk):
-    page = desk.get("/admin/").text
+@pytest.mark.parametrize("path", ["/admin/", DASHBOARD, f"{DASHBOARD}queues/0/", f"{DASHBOARD}workers/0/"])
+def test_beside_the_dashboards_link_and_on_its_pages_stand_the_levers_that_hold_mail(desk, path):
+    page = desk.get(path, follow=True).text
     assert "the messages are sent all the same" in page and "rqsuspend" in page
+    assert "A worker that was killed stays" in page
     for path in (DASHBOARD, "/admin/emails/emailrequest/", "/admin/emails/hold/add/"):
         assert f'href="{path}"' in page and desk.get(path).status_code == 200
 

@@ -18,7 +18,13 @@ OURS = (
     "/", "/messages", "/send", "/sandbox", "/sandbox/delete", "/playground", "/relay", "/requests", "/nothing", "/docs",
     "/?q=nobody", "/messages?q=nobody", "/sandbox?q=nobody", "/requests?status=5",
 )  # fmt: skip
-ADMINS = ("/admin/", "/admin/emails/emailrequest/", "/admin/emails/hold/", "/admin/emails/emailrequest/{}/change/")
+ADMINS = (
+    "/admin/",
+    "/admin/emails/emailrequest/",
+    "/admin/emails/hold/",
+    "/admin/django_rq/dashboard/",
+    "/admin/emails/emailrequest/{}/change/",
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +118,30 @@ def test_keys_search_lead_to_pages_and_show_themselves(page):
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.get_by_role("button", name="Keys").click()
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin/emails/emailrequest/", "/admin/emails/apikey/add/", "/admin/django_rq/dashboard/"]
+)
+def test_the_keys_work_in_the_admin_too(page, path):
+    problems = []
+    page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(path)
+    page.get_by_role("heading", level=1).first.click()  # away from a field that has the focus
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("g m")
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    expect(page).to_have_url(re.compile("/messages$"))
+    assert not problems
+
+
+def test_the_search_of_the_admins_list_has_its_key(page):
+    page.goto("/admin/emails/emailrequest/")
+    page.keyboard.press("/")
+    expect(page.locator("#searchbar")).to_be_focused()
 
 
 def test_a_mail_in_the_sandbox_leads_back_to_its_message(page, demo):
