@@ -968,7 +968,7 @@ class EmailRequest(models.Model):
         changed = []
         for recipient in self.addressees:
             if result := outcome.results.get(recipient.address):
-                recipient.state, recipient.reply = result.verdict.value, str(result.reply)
+                recipient.state, recipient.reply = result.verdict.value, str(result)
                 changed.append(recipient)
         if outcome.trouble and not outcome.results:
             # The relay's trouble is not the message's: no attempt is counted, and it keeps its place.

@@ -126,10 +126,21 @@ def is_greylisting(reply: str) -> bool:
     return bool(re.search(r"gr[ae]y-? ?list|^4\d\d 4\.7\.1 .*\b(again|later|retry)\b", reply, re.IGNORECASE))
 
 
+# The stages at which a refusal is not the recipient's.
+AT_SENDER, AT_MESSAGE = "at MAIL FROM", "at DATA"
+
+
 @dataclass(frozen=True)
 class Result:
+    """What a recipient got; `stage` where the reply was about the sender or the message, and so for all alike."""
+
     verdict: Verdict
     reply: Reply
+    stage: str = ""
+
+    def __str__(self) -> str:
+        is_told = self.stage and self.verdict is not Verdict.ACCEPTED
+        return f"{self.reply} ({self.stage})" if is_told else str(self.reply)
 
 
 @dataclass
@@ -458,9 +469,9 @@ class Session:
         mail_from = f"MAIL FROM:<{sender}>{parameters}"
         if "PIPELINING" in self.extensions:
             self._write_ahead([mail_from, *(f"RCPT TO:<{recipient}>" for recipient in recipients), "DATA"])
-        reply = self._ask(mail_from, "at MAIL FROM", self.timeouts.command)
+        reply = self._ask(mail_from, AT_SENDER, self.timeouts.command)
         if reply.verdict is not Verdict.ACCEPTED:
-            outcome.results |= dict.fromkeys(recipients, Result(reply.verdict, reply))
+            outcome.results |= dict.fromkeys(recipients, Result(reply.verdict, reply, AT_SENDER))
             self._skip_ahead()
             return
         self._in_transaction = True
@@ -475,14 +486,14 @@ class Session:
         if taken:
             too_many = any(result.reply.is_too_many_recipients for result in outcome.results.values())
             reply = self._data(message)
-            outcome.results |= dict.fromkeys(taken, Result(reply.verdict, reply))
+            outcome.results |= dict.fromkeys(taken, Result(reply.verdict, reply, AT_MESSAGE))
             outcome.more = too_many and reply.verdict is Verdict.ACCEPTED
         else:
             self._skip_ahead()
 
     def _write_ahead(self, commands: Sequence[str]) -> None:
         """Writes commands whose replies are read one by one later, as RFC 2920 allows: one packet, one round trip."""
-        with self._stage("at MAIL FROM", self.timeouts.command):
+        with self._stage(AT_SENDER, self.timeouts.command):
             self._refuse_unasked_words()
             self._socket.sendall("".join(f"{command}\r\n" for command in commands).encode())
         self._ahead = len(commands)
@@ -494,7 +505,7 @@ class Session:
         """
         try:
             while self._ahead:
-                with self._stage("at DATA", self.timeouts.data):
+                with self._stage(AT_MESSAGE, self.timeouts.data):
                     reply = self._command("")  # written already
                     if reply.code // 100 == 3:
                         self._socket.sendall(b".\r\n")
@@ -504,7 +515,7 @@ class Session:
 
     def _data(self, message: bytes) -> Reply:
         """Sends the message; the server's last word on it. Raises LostAfterDot if that is not to be had."""
-        reply = self._ask("DATA", "at DATA", self.timeouts.data, success=3)
+        reply = self._ask("DATA", AT_MESSAGE, self.timeouts.data, success=3)
         if reply.code >= 400:
             return reply
         # All but the final dot: as long as that is missing, the relay can't have accepted.

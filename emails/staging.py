@@ -6,7 +6,7 @@ from typing import Self
 
 from emails.addresses import Address
 from emails.mime import header
-from emails.smtp import Outcome, Reply, Result
+from emails.smtp import Outcome, Reply
 
 Send = Callable[[str, Sequence[str], bytes], Outcome]
 
@@ -49,7 +49,7 @@ def redirect(to: Address, send: Send, sender: str, recipients: Sequence[str], me
     if not result:
         return outcome
     said = Reply(result.reply.code, f"{result.reply.text} (redirected to {to.mailbox})")
-    return replace(outcome, results=dict.fromkeys(recipients, Result(result.verdict, said)))
+    return replace(outcome, results=dict.fromkeys(recipients, replace(result, reply=said)))
 
 
 def in_words(only_to: OnlyTo, redirect_to: Address | None) -> str:

@@ -3,6 +3,7 @@
 All that is read here lies behind an index, and counting stops early: a million messages change nothing.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
@@ -27,7 +28,7 @@ from emails.models import (
     Worker,
     database_now,
 )
-from emails.smtp import is_greylisting
+from emails.smtp import AT_MESSAGE, AT_SENDER, is_greylisting
 from emails.states import FINISHED, HELD, State
 from emails.surroundings import impatient_redis
 
@@ -107,8 +108,8 @@ def obstacles(queues: Collection[Priority], holds: Holds, now: datetime) -> Iter
     if holds.trouble:
         yield Problem("trouble", _trouble(holds, now, is_probed=alive))
     elif holds.is_on_trial:
-        reason = _cut(holds.by_target[Hold.Target.TROUBLE].reason)
-        again = f"{_relay(True)} lets us in again after trouble ({reason})"
+        reason = _in_brackets(holds.by_target[Hold.Target.TROUBLE].reason)
+        again = f"{_relay(True)} lets us in again after trouble {reason}"
         yield Problem("on trial", f"{again}: the first mail that passes frees the rest.")
     if len(pauses) < len(queues):
         yield from pauses
@@ -148,14 +149,13 @@ def _is_suspended() -> bool | None:
 
 def _trouble(holds: Holds, now: datetime, is_probed: bool) -> str:
     hold = holds.by_target[Hold.Target.TROUBLE]
-    what, _, stage = hold.reason.removesuffix(")").rpartition(" (")
-    reason = what if stage == "connecting" else f"{what}, {stage}" if what else stage
+    reason = hold.reason.removesuffix(" (connecting)")
     fails = next((words for start, words in NO_ANSWERS.items() if reason.startswith(start)), "can't be used")
     probe = ""
     if is_probed and hold.probe_at:
         probe = f"; next probe {_in(hold.probe_at, now)}" if hold.probe_at > now else "; it is being probed"
     behind = wait(EmailRequest.objects.count_due(set(Priority) - set(holds.queues), now, COUNTED))
-    return f"{_relay(True)} {fails} since {_clock(hold.since, now)} ({_cut(reason)}){probe}; {behind} behind it."
+    return f"{_relay(True)} {fails} since {_clock(hold.since, now)} {_in_brackets(reason)}{probe}; {behind} behind it."
 
 
 # What the message itself waits for
@@ -179,7 +179,7 @@ def _appointment(email: EmailRequest, now: datetime) -> str:
         if email.due_at < end
         else f"{nth} and last attempt {_in(email.due_at, now)}"
     )
-    return f"{verb} by {_relay()}{whose} ({_cut(reply)}); {following}."
+    return f"{verb} by {_relay()}{whose} {_in_brackets(reply)}; {following}."
 
 
 def _uncertain(email: EmailRequest, now: datetime) -> str:
@@ -264,11 +264,14 @@ def _ending(email: EmailRequest, now: datetime) -> str:
             return f"Sent at {when}: {detail}."
         case State.BOUNCED:
             refused = [recipient for recipient in recipients if recipient.state == Recipient.State.BOUNCED]
-            return (
-                f"Bounced at {when}: {_relay()} refused {_refused(refused)}."
-                if refused
-                else f"Bounced at {when}: {detail}."
-            )
+            if not refused:
+                return f"Bounced at {when}: {detail}."
+            reply, what = refused[0].reply, _refused(refused)
+            if reply.endswith(f"({AT_SENDER})"):
+                what = f"our sender {email.envelope_sender} {_in_brackets(reply)}"
+            elif reply.endswith(f"({AT_MESSAGE})"):
+                what = f"the message {_in_brackets(reply)}"
+            return f"Bounced at {when}: {_relay()} refused {what}."
         case State.DELIVERED:
             return f"Delivered, as the receiving side reported at {when}."
         case State.COMPLAINED:
@@ -284,7 +287,7 @@ def _ending(email: EmailRequest, now: datetime) -> str:
 def _refused(recipients: list[Recipient]) -> str:
     """The first of them with its reply, and how many more there are."""
     more = f" and {len(recipients) - 1} more" if len(recipients) > 1 else ""
-    return f"{recipients[0].address} ({_cut(recipients[0].reply)}){more}"
+    return f"{recipients[0].address} {_in_brackets(recipients[0].reply)}{more}"
 
 
 # Words
@@ -302,6 +305,11 @@ def in_words(count: int) -> str:
 
 def wait(count: int) -> str:
     return "1 message waits" if count == 1 else f"{in_words(count)} messages wait"
+
+
+def _in_brackets(reason: str) -> str:
+    """A reason within a sentence; what ends it in brackets of its own, as a stage does, follows a comma."""
+    return f"({_cut(re.sub(r' \(([^()]*)\)$', r', \1', reason))})"
 
 
 def _cut(text: str) -> str:

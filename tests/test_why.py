@@ -103,11 +103,10 @@ def test_a_deferred_message_says_what_the_relay_said_and_which_attempt_is_the_la
     wait_for_state(email, "deferred")
     waiting = fresh(email)
     now = waiting.due_at - timedelta(seconds=40)
-    assert explain(waiting, now).startswith("Deferred by relay 127.0.0.1 (452 4.3.1 no space); second attempt in 40 s,")
+    said = "Deferred by relay 127.0.0.1 (452 4.3.1 no space, at MAIL FROM)"
+    assert explain(waiting, now).startswith(f"{said}; second attempt in 40 s,")
     settings.RETRY_MAX_AGE = timedelta(seconds=1)
-    assert explain(waiting, now).startswith(
-        "Deferred by relay 127.0.0.1 (452 4.3.1 no space); second and last attempt in 40 s."
-    )
+    assert explain(waiting, now).startswith(f"{said}; second and last attempt in 40 s.")
 
 
 @pytest.mark.parametrize(
@@ -397,6 +396,36 @@ def test_a_bounced_message_says_who_refused_whom_and_in_which_words(worker, rela
     email = submit(to=["moss@example.com", "jen@example.com"])
     wait_for_state(email, "bounced")
     assert "relay 127.0.0.1 refused moss@example.com (550 5.1.1 no such user) and 1 more." in why(email)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "sentence"),
+    [
+        ("MAIL", "553 5.1.8 rejected", "refused our sender shop@example.com (553 5.1.8 rejected, at MAIL FROM)."),
+        ("DATA", "554 5.7.1 no mail today", "refused the message (554 5.7.1 no mail today, at DATA)."),
+        (
+            "dot",
+            "554 5.7.1 spam (see spam.example)",
+            "refused the message (554 5.7.1 spam (see spam.example), at DATA).",
+        ),
+    ],
+)
+def test_a_refusal_of_the_sender_or_the_message_is_not_told_as_the_recipients(
+    stage, reply, sentence, worker, relay, submit
+):
+    relay.always[stage] = reply
+    email = submit(to=["moss@example.com", "jen@example.com"])
+    wait_for_state(email, "bounced")
+    assert why(email).endswith(sentence)
+
+
+def test_a_silent_relay_is_told_without_brackets_in_brackets(start, relay, submit):
+    relay.always["MAIL"] = "silence"
+    start("rqworker", EMAIL_URL=relay.url, SMTP_TIMEOUT_COMMAND="0.2")
+    email = submit()
+    wait_for_state(email, "deferred")
+    Hold.objects.all().delete()
+    assert "(no answer within 0.2 s, at MAIL FROM);" in why(email)
 
 
 def test_a_message_that_was_given_up_says_why(start, relay, submit, alive):
