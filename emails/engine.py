@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -73,6 +74,7 @@ class Step:
     finished: Settlement | None
     next: EmailRequest | None
     may_transmit: bool = False
+    lease: int = 0
     is_recorded: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -184,11 +186,12 @@ class Engine:
                 settings.RELAY,
                 settings.EHLO_NAME,
                 settings.SMTP_TIMEOUTS,
-                self._may_finish,
                 most_messages=settings.MESSAGES_PER_CONNECTION,
             )
             for _ in range(settings.SENDERS)
         ]
+        for relay in self._connections:
+            relay.may_finish = partial(self._may_finish, relay)
         self._pace = Pace(settings.RELAY_RATE, str(settings.RELAY))
         self._lineup = Lineup(lambda: any(relay.is_ready for relay in self._connections))
         self._held: dict[UUID, EmailRequest] = {}
@@ -200,6 +203,8 @@ class Engine:
         self._next_beat = self._next_poll = self._next_housekeeping = 0.0
         self._steady_since = float("inf")
         self._confirmed = -float("inf")  # when the heartbeat that the database has was written, or before
+        self._lease = 0  # a late heartbeat begins the next one
+        self._marked_in: dict[Connection, int] = {}  # the lease in which each connection's message was marked
         self._abandoned = False
         self._lost = 0  # messages lost after their last byte, since the relay last accepted one
         self._bounded: object = None  # the database connection whose locks are bounded
@@ -322,7 +327,7 @@ class Engine:
         for step in steps:
             if step.next and step.next.pk in written.marked:
                 step.next.date = step.next.date or moment
-                step.may_transmit = True
+                step.may_transmit, step.lease = True, self._lease
             step.is_recorded = bool(step.finished) and step.finished.email.pk in written.settled
             step.done.set()
         for email in ended:
@@ -416,12 +421,17 @@ class Engine:
         now, moment = time.monotonic(), boot_time()
         if not self.worker.beat() or self._steady_since > now:
             self._steady_since = now
+            self._lease += 1
         self._next_beat = now + self._heartbeat
         return moment
 
-    def _may_finish(self) -> bool:
-        """Whether others still respect our claims: asked by the senders before each final dot."""
-        return not self._abandoned and boot_time() < self._confirmed + settings.LEASE.total_seconds()
+    def _may_finish(self, relay: Connection) -> bool:
+        """Whether others still respect our claims: asked by the senders before each final dot.
+
+        What was marked before a late heartbeat may have been taken by another in between.
+        """
+        is_in_time = boot_time() < self._confirmed + settings.LEASE.total_seconds()
+        return is_in_time and self._marked_in[relay] == self._lease and not self._abandoned
 
     def _poll(self, written: Written, asked: int) -> None:
         """Dead workers' claims, the relay's probe, and overdue messages.
@@ -525,6 +535,7 @@ class Engine:
                 if troubled:
                     self._stopping.wait(1)
                 if email and step.may_transmit:
+                    self._marked_in[relay] = step.lease
                     finished = Settlement(email, self._attempt(relay, email))
             elif self._stopping.is_set():
                 relay.close()
@@ -575,7 +586,7 @@ class Engine:
             logger.exception("Message %s: a fault in our own SMTP dialogue.", email.pk, extra=about)
             relay.close()
             outcome = Outcome(unknown=f"an internal fault during the transmission: {error!r}")
-        outcome.hold = self._is_the_relays(outcome) and self._may_finish()
+        outcome.hold = self._is_the_relays(outcome) and self._may_finish(relay)
         return outcome
 
     def _is_the_relays(self, outcome: Outcome) -> bool:

@@ -1,5 +1,6 @@
 """What `manage.py rqworker` promises, whatever happens around it."""
 
+import os
 import signal
 import socket
 import threading
@@ -102,6 +103,23 @@ def test_a_job_with_an_unknown_id_ends_with_a_sentence(worker, submit):
     EmailRequest.objects.filter(pk=email.pk).delete()
     doorbell.ring([email.job()])
     wait_until(lambda: "nothing to do" in result_of(email), result_of(email))
+
+
+def test_a_worker_that_stood_still_for_a_whole_lease_makes_no_second_copy(start, relay, submit):
+    goes_on = threading.Event()
+    relay.script["MAIL"] = [("250-one moment", lambda connection: goes_on.wait(60), "250 2.1.0 ok")]
+    frozen = start("rqworker", EMAIL_URL=relay.url, LEASE="5")
+    email = submit(on_unknown="resend")
+    wait_until(lambda: any(line.startswith("MAIL") for line in relay.lines), "nothing came")
+    os.kill(frozen.popen.pid, signal.SIGSTOP)
+    start("rqworker", EMAIL_URL=relay.url, LEASE="5")
+    wait_until(lambda: EmailRequest.objects.get(pk=email.pk).state == "sent", "the other did not send it")
+    last = Worker.objects.get(pid=frozen.popen.pid).heartbeat_at
+    os.kill(frozen.popen.pid, signal.SIGCONT)
+    wait_until(Worker.objects.filter(pid=frozen.popen.pid, heartbeat_at__gt=last).exists, "the first did not wake up")
+    goes_on.set()
+    wait_until(Event.objects.filter(kind="late").exists, "the first did not end its transmission")
+    assert len(relay.received) == 1
 
 
 @pytest.mark.parametrize("what", ["Engine._next", "Engine._commit"])
