@@ -8,6 +8,7 @@ it. The transitions are those of states.py.
 import hashlib
 import logging
 import random
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -1360,10 +1361,17 @@ class RequestLog(models.Model):
             models.Index("status_class", "id", name="request_status"),
             models.Index("path", "id", name="request_path"),
             models.Index("key", "id", name="request_key"),
+            models.Index("request", "id", name="request_request"),
         ]
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.status}"
+
+    @property
+    def message(self) -> str | None:
+        """The id of the message that was asked for and found."""
+        named = re.match(r"/emails/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)", self.path)
+        return named[1] if named and self.status != 404 else None
 
     @classmethod
     def forget_old(cls, now: datetime | None = None) -> bool:

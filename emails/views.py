@@ -351,7 +351,7 @@ def received_in_sandbox(id: UUID) -> Received:
 def requests(request: HttpRequest) -> HttpResponse:
     if not request.user.is_staff:
         raise PermissionDenied
-    names = {"status": "status_class", "path": "path", "key": "key"}
+    names = {"status": "status_class", "path": "path", "key": "key", "request": "request"}
     given = {field: request.GET.get(name, "").replace("\0", "").strip() for name, field in names.items()}
     wanted = {field: text for field, text in given.items() if text}
     if wanted.get("status_class", "2") not in ("2", "3", "4", "5"):

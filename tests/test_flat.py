@@ -129,6 +129,7 @@ HOME = [
 REQUESTS = [
     "", "status=2", "status=4", "status=5", "status=3", "path=/emails", "path=/emails/old", "path=/no", "key=shop",
     "key=old", "key=no", "status=2&key=shop", "status=5&path=/emails", "status=4&path=/no", "key=old&path=/emails",
+    "request=no",
 ]  # fmt: skip
 OTHERS = [
     "/suppressions", "/suppressions?origin=complaint", "/suppressions?origin=manual", "/suppressions/far@end.example",

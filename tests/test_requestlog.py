@@ -102,6 +102,26 @@ def test_the_page_is_filtered_by_answer_path_and_key(admin_client):
 
 
 @pytest.mark.django_db
+def test_a_request_is_found_by_its_id_which_is_shown_whole(admin_client):
+    id = "01a2124a-0f29-72bb-8feb-9b2b442e4f9d"
+    RequestLog.objects.bulk_create([row(request=id), row(request="order-4711")])
+    page = admin_client.get("/requests", {"request": id}).text
+    assert f'<span class="what">{id}</span>' in page and "order-4711" not in page
+
+
+@pytest.mark.django_db
+def test_a_request_for_a_message_leads_to_it(admin_client, submit):
+    path = f"/emails/{submit().pk}"
+    RequestLog.objects.bulk_create(
+        [row(path=path), row(path=f"{path}/cancel"), row(path="/emails"), row(path="/emails/x")]
+    )
+    page = admin_client.get("/requests").text
+    assert page.count(f'<a href="{path.replace("emails", "messages")}">') == 2
+    RequestLog.objects.update(status=404)
+    assert "/messages/" not in admin_client.get("/requests").text
+
+
+@pytest.mark.django_db
 def test_older_pages_keep_the_filter(admin_client):
     RequestLog.objects.bulk_create(row(status=404) for _ in range(51))
     assert "status=4&amp;after=" in admin_client.get("/requests", {"status": "4"}).content.decode()
