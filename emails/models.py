@@ -837,7 +837,7 @@ class EmailRequest(models.Model):
             models.Index("worker", condition=Q(worker__isnull=False), name="email_held"),
             models.Index("state", "id", name="email_state"),
             models.Index("priority", "id", name="email_queue"),
-            models.Index("id", condition=Q(state=State.UNKNOWN, due_at__isnull=True), name="email_undecided"),
+            models.Index("state", condition=Q(state=State.UNKNOWN, due_at__isnull=True), name="email_undecided"),
             models.Index("id", condition=Q(delay__gt=0), name="email_playground"),
         ]
         constraints = [
