@@ -35,12 +35,14 @@ from emails.models import (
     EmailRequest,
     Event,
     Hold,
+    Holds,
     Priority,
     Recipient,
     SandboxMessage,
     SandboxRecipient,
     Suppression,
     Worker,
+    database_now,
 )
 from emails.search import BEGINNINGS, Keys, Search, as_uuid, begins, by_id_or_recipient, to_domain
 from emails.states import FINISHED, State, Transition
@@ -456,16 +458,10 @@ def harmless(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
 
 
-def waiting(target: str) -> str:
-    """How many messages a pause holds back, in words."""
-    most = 10_000
-    emails = EmailRequest.objects.filter(due_at__isnull=False)
-    if target in Priority.labels:
-        emails = emails.filter(priority=Priority[target.upper()])
-    count = emails[: most + 1].count()
-    return (
-        f"more than {most:,} emails wait" if count > most else f"{count:,} email{'s wait' if count != 1 else ' waits'}"
-    )
+def waiting(target: str, others: Holds) -> str:
+    """How many messages would go if only `others` kept some back, of those that `target` concerns; in words."""
+    queues = [queue for queue in others.open if target == queue.label or target not in Priority.labels]
+    return why.wait(EmailRequest.objects.count_due(queues, database_now(), why.COUNTED))
 
 
 @admin.register(Hold)
@@ -483,8 +479,9 @@ class HoldAdmin(admin.ModelAdmin):
 
     def formfield_for_choice_field(self, db_field, request: HttpRequest, **options):
         if db_field.name == "target":  # trouble is found, not made
+            holds = Hold.in_force()
             options["choices"] = [
-                (value, f"{label} ({waiting(value)})")
+                (value, f"{label} ({waiting(value, holds.without([value]))})")
                 for value, label in Hold.Target.choices
                 if value != Hold.Target.TROUBLE
             ]
@@ -500,7 +497,8 @@ class HoldAdmin(admin.ModelAdmin):
         """Ends what was shown: a pause that has begun since is another's."""
         versions = {f"{hold.pk} {hold.since.isoformat()}": hold for hold in holds}
         if versions and "confirmed" not in request.POST:
-            pauses = [(hold, waiting(hold.target), version) for version, hold in versions.items()]
+            others = Hold.in_force().without([hold.target for hold in holds])
+            pauses = [(hold, waiting(hold.target, others), version) for version, hold in versions.items()]
             context = {**self.admin_site.each_context(request), "title": "Resume", "opts": self.opts, "pauses": pauses}
             return TemplateResponse(request, "admin/emails/hold/resume.html", context)
         shown = [versions[version] for version in request.POST.getlist("shown") if version in versions]

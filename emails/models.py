@@ -385,6 +385,9 @@ class Holds:
     def queues(self) -> list[Priority]:
         return [priority for priority in Priority if priority.label in self.by_target]
 
+    def without(self, targets: Collection[str]) -> "Holds":
+        return Holds({target: hold for target, hold in self.by_target.items() if target not in targets})
+
     @property
     def open(self) -> list[Priority]:
         """The queues whose mail nobody keeps back on purpose."""

@@ -60,7 +60,7 @@ def transport(request: HttpRequest) -> dict:
         "transport_is_sandbox": settings.RELAY.is_sandbox,
         "staging": staging.in_words(settings.ONLY_TO, settings.REDIRECT_TO),
         "playground_is_on": settings.PLAYGROUND,
-        "holds": lambda: Hold.objects.filter(on_trial=False).order_by("since") if request.user.is_authenticated else [],
+        "holds": lambda: why.standing(Hold.in_force()) if request.user.is_authenticated else [],
     }
 
 
@@ -156,18 +156,18 @@ def send(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def message(request: HttpRequest, id: UUID) -> HttpResponse:
-    email = get_object_or_404(EmailRequest.objects.select_related("content", "worker"), pk=id)
+    status = status_of(request, id)
+    email = status["email"]
     context = {"attachments": email.attachments.order_by("position"), "undated": email.date is None}
     raw = source_of(email)[:TAKEN_APART]
-    return render(request, "message.html", {**context, **sides_of(raw), **status_of(request, email)})
+    return render(request, "message.html", {**context, **sides_of(raw), **status})
 
 
 @login_required
 @never_cache
 def message_status(request: HttpRequest, id: UUID) -> HttpResponse:
     """The part of the page that changes; while it is what `?seen=` names, only the sentence that says why."""
-    email = get_object_or_404(EmailRequest.objects.select_related("worker"), pk=id)
-    status = status_of(request, email)
+    status = status_of(request, id)
     if request.GET.get("seen") == status["seen"]:  # at most the sentence has changed
         return reswap(render(request, "message.html#why", status), "none")
     return render(request, "message.html#status", status)
@@ -200,9 +200,9 @@ def source_of(email: EmailRequest) -> bytes:
         return f"This message can't be built: {error}\n".encode()
 
 
-def status_of(request: HttpRequest, email: EmailRequest) -> dict:
-    """The state is read first: a page is looked at again until it is final, and then its timeline must be whole."""
-    email.refresh_from_db(fields=["state", "due_at", "finished_at", "worker"])
+def status_of(request: HttpRequest, id: UUID) -> dict:
+    """The message is read first: its page is looked at again until it is final, and then its timeline must be whole."""
+    email = get_object_or_404(EmailRequest.objects.select_related("worker"), pk=id)
     events = list(email.events.all())
     for earlier, later in pairwise(events):
         later.before, later.seconds = earlier.at, (later.at - earlier.at).total_seconds()

@@ -117,8 +117,11 @@ def obstacles(queues: Collection[Priority], holds: Holds, now: datetime) -> Iter
         yield REDIS_IS_AWAY
 
 
-def standing(holds: Holds, now: datetime) -> list[str]:
-    """What is held back by whom or what, a sentence for each hold; not what is on trial."""
+def standing(holds: Holds) -> list[str]:
+    """A sentence for whatever is paused, by whom and since when, and for the relay's trouble."""
+    if not holds.by_target:
+        return []
+    now = database_now()
     pauses = [hold for hold in holds.by_target.values() if hold.target != Hold.Target.TROUBLE]
     sentences = [paused(hold, now) for hold in sorted(pauses, key=lambda hold: hold.since)]
     if holds.trouble:

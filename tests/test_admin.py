@@ -480,11 +480,25 @@ def test_a_queue_is_paused_with_who_and_why_and_resumed(desk, submit, client):
     assert (hold.target, hold.reason, hold.by) == ("default", "end of quarter freeze", "admin")
     assert "end of quarter freeze" in desk.get("/admin/emails/hold/").text
     submit()
-    assert "Queue default (1 email waits)" in desk.get("/admin/emails/hold/add/").text
+    assert "Queue default (1 message waits)" in desk.get("/admin/emails/hold/add/").text
     page = desk.post("/admin/emails/hold/", {"action": "resume", "_selected_action": ["default"]}).text
-    assert "Queue default: end of quarter freeze (1 email waits)" in page
+    assert "Queue default: end of quarter freeze (1 message waits)" in page
     assert "Resumed: Queue default." in resume(desk, page)
     assert not Hold.objects.exists()
+
+
+def test_before_a_pause_ends_only_what_would_go_is_counted(desk, submit):
+    for target in ("low", "relay"):
+        Hold.objects.create(target=target, reason="a party", by="jen")
+    submit(), submit(priority=2), submit(priority=2), submit(priority=2, scheduled_at="in 20 days")
+
+    def waiting(*targets: str) -> list[str]:
+        page = desk.post("/admin/emails/hold/", {"action": "resume", "_selected_action": targets}).text
+        return re.findall(r"<li>[^<]*\(([^()<]+)\)</li>", page)
+
+    assert waiting("low") == ["0 messages wait"]  # on, for the relay
+    assert waiting("relay") == ["1 message waits"]
+    assert sorted(waiting("low", "relay")) == ["2 messages wait", "3 messages wait"]
 
 
 def resume(desk: Client, confirmation: str) -> str:
