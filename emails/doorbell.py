@@ -151,6 +151,14 @@ class Ledger:
         found = self.connection.lpop(source.key, count) if count > 0 else []
         return [Popped(id.decode(), source.name) for id in found or []]
 
+    def put_back(self, popped: Sequence[Popped]) -> None:
+        """Jobs that were not begun stand in front of their queues again, in their old order."""
+        keys = {source.name: source.key for source in self.queues}
+        with self.connection.pipeline() as pipe:
+            for job in reversed(popped):
+                pipe.lpush(keys[job.queue], job.id)
+            pipe.execute()
+
     def start(self, popped: Iterable[Popped]) -> None:
         """Registers jobs as started by this worker. A job that somebody has deleted stays deleted."""
         known = self._existing(list(popped))

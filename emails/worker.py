@@ -161,6 +161,10 @@ class MailWorker(BaseWorker):
                 engine.doorbell_silent = len(popped) < common
             self._say_redis_is(there=True)
             if popped:
+                self._look_for_suspension()  # what came after `rqsuspend` waits, however long the pop had waited for it
+                if engine.suspended:
+                    self.ledger.put_back(popped)
+                    return 0
                 self._hand_over(popped)
             return len(popped)
         except RedisError as error:
@@ -254,10 +258,7 @@ class Strangers:
 
     def stop(self) -> None:
         """Puts back what has not begun, and waits for the one that runs."""
-        queues = {source.name: source.key for source in self._worker.queues}
-        for job in _drain(self._jobs):
-            if job:
-                self._worker.connection.lpush(queues[job.queue], job.id)
+        self._worker.ledger.put_back([job for job in _drain(self._jobs) if job])
         if self._thread:
             self._jobs.put(None)
             self._thread.join(timeout=20)

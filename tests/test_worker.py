@@ -12,6 +12,7 @@ from datetime import timedelta
 import pytest
 from django.db import InterfaceError, connection, transaction
 from django.db.models import F
+from rq.suspension import resume, suspend
 
 from emails import doorbell
 from emails.models import EmailRequest, Event, Hold, Worker
@@ -170,6 +171,22 @@ def test_rqsuspend_holds_all_delivery_and_rqresume_lets_it_go(start, worker, rel
     assert state(email) == "queued"
     start("rqresume").popen.wait()
     wait_for_state(email, "sent")
+
+
+def test_nothing_that_is_accepted_after_rqsuspend_is_let_out_by_a_worker_that_waits_for_mail(start, relay, submit):
+    seldom = "from emails import worker; worker.WAIT = 3"  # seconds that a pop waits, and between two looks
+    run = "from django.core.management import call_command; call_command('rqworker')"
+    process = start("shell", "--no-imports", "--command", f"{seldom}; {run}", EMAIL_URL=relay.url)
+    wait_for_state(submit(), "sent")
+    redis = doorbell.queue("default").connection
+    suspend(redis)
+    emails = [submit(), submit()]
+    process.wait_for("suspended by `rqsuspend`")
+    assert [timeline(email) for email in emails] == [["Accepted and queued a test; queue default"]] * 2
+    assert doorbell.queue("default").job_ids == [str(email.pk) for email in emails]
+    resume(redis)
+    for email in emails:
+        wait_for_state(email, "sent")
 
 
 # The relay
