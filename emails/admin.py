@@ -544,11 +544,7 @@ class ApiKeyAdmin(admin.ModelAdmin):
     """Keys are made, limited and revoked. Deleting one would take away the trace of who had access."""
 
     form = ApiKeyForm
-    list_display = [
-        "name", "start", "permission", "from_domains", "rate_limit", "daily_quota", "last_used_at", "expires_at",
-        "revoked_at",
-    ]  # fmt: skip
-    list_filter = ["permission"]
+    list_display = ["name", "start", "permission", "from_domains", "limits", "last_used", "ends"]
     fields = [
         "name", ("permission", "expires_at"), "domains", ("priority", "time_zone"), ("rate_limit", "daily_quota"),
     ]  # fmt: skip
@@ -558,7 +554,22 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     @admin.display(description="from-domains")
     def from_domains(self, key: ApiKey) -> str:
-        return ", ".join(key.domains) or "any"
+        return Truncator(", ".join(key.domains)).chars(32) or "any"
+
+    @admin.display(description="limits", empty_value="none")
+    def limits(self, key: ApiKey) -> str:
+        limits = {"second": key.rate_limit, "day": key.daily_quota}
+        return ", ".join(f"{limit:,} a {span}" for span, limit in limits.items() if limit is not None)
+
+    @admin.display(description="last used", ordering="last_used_at", empty_value="never")
+    def last_used(self, key: ApiKey) -> str | None:
+        return f"{localtime(key.last_used_at):%Y-%m-%d %H:%M}" if key.last_used_at else None
+
+    @admin.display(description="ends", empty_value="")
+    def ends(self, key: ApiKey) -> str | None:
+        if key.revoked_at:
+            return f"revoked {localtime(key.revoked_at):%Y-%m-%d}"
+        return f"{localtime(key.expires_at):%Y-%m-%d %H:%M}" if key.expires_at else None
 
     def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
         return False

@@ -127,12 +127,13 @@ def mail(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @never_cache
-@require_POST
-def make_key(request: HttpRequest) -> HttpResponse:
-    """A new API key, shown in this answer and never again."""
-    key, token = ApiKey.create(f"Made on the home page by {request.user}"[:100])
-    template = "key.html#made" if request.htmx else "key.html"
-    return render(request, template, {"key": key, "token": token, "origin": origin(request)})
+@require_http_methods(["GET", "POST"])
+def keys(request: HttpRequest) -> HttpResponse:
+    """Makes an API key, shown in this answer and never again."""
+    if request.method == "GET":
+        return render(request, "key.html")
+    _, token = ApiKey.create(f"Made on the page of keys by {request.user}"[:100])
+    return render(request, "key.html", {"token": token, "origin": origin(request)})
 
 
 def origin(request: HttpRequest) -> str:

@@ -148,7 +148,9 @@ def test_files_and_a_time_in_the_browsers_zone(member, tmp_path):
 
 
 def test_a_key_works_from_a_shell(member):
-    member.goto("/messages")
+    member.goto("/send")
+    member.get_by_role("link", name="make one").click()
+    fits(member)
     member.get_by_role("button", name="Make an API key").click()
     line = member.locator("#curl").text_content()
     fits(member)

@@ -16,13 +16,14 @@ WIDTHS = {"desk": 1280, "phone": 390}
 PATIENCE = 20_000  # milliseconds that a page that renews itself may take to
 OURS = (
     "/", "/messages", "/send", "/sandbox", "/sandbox/delete", "/playground", "/relay", "/requests", "/nothing", "/docs",
-    "/?q=nobody", "/messages?q=nobody", "/sandbox?q=nobody", "/requests?status=5",
+    "/keys", "/messages?q=nobody", "/sandbox?q=nobody", "/requests?status=5",
 )  # fmt: skip
 ADMINS = (
     "/admin/",
     "/admin/emails/emailrequest/",
     "/admin/emails/hold/",
     "/admin/django_rq/dashboard/",
+    "/admin/emails/apikey/",
     "/admin/emails/emailrequest/{}/change/",
 )
 
@@ -150,6 +151,13 @@ def test_a_mail_in_the_sandbox_leads_back_to_its_message(page, demo):
     page.get_by_role("link", name="Open it in the sandbox").click()
     page.get_by_role("link", name="its message and timeline").click()
     expect(page).to_have_url(re.compile(f"/messages/{sent}$"))
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_the_admins_list_of_keys_is_seen_whole(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/admin/emails/apikey/")
+    assert page.locator(".results").evaluate("list => list.scrollWidth <= list.clientWidth")
 
 
 def test_the_playgrounds_answer_moves_nothing(page):
