@@ -137,7 +137,7 @@ OTHERS = [
     "/sandbox", "/sandbox?q=far", "/sandbox?q=u", "/sandbox?q=no", "/sandbox?q=far@end.example",
     "/api-keys", "/logs", "/playground", "/admin/",
     "/admin/emails/suppression/", "/admin/emails/suppression/?q=not.u", "/admin/emails/suppression/?q=no",
-    "/admin/emails/sandboxmessage/", "/admin/emails/worker/", "/admin/emails/hold/",
+    "/admin/emails/sandboxmessage/", "/admin/emails/worker/", "/admin/emails/hold/", "/admin/emails/hold/add/",
     "/admin/emails/apikey/",
 ]  # fmt: skip
 
