@@ -5,7 +5,9 @@ import sys
 import threading
 from typing import Any
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -16,6 +18,10 @@ try:
     application = get_wsgi_application()
 except EnvironmentProblem as problem:
     sys.exit(str(problem))
+
+# Whoever asks over the web is told soon that SQLite is locked; a worker, which nobody watches, waits for longer.
+if connection.vendor == "sqlite":
+    settings.DATABASES["default"]["OPTIONS"]["timeout"] = 5
 
 
 class Closing:

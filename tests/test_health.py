@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -203,6 +203,16 @@ def test_a_database_that_cannot_be_written_means_that_nothing_is_accepted(alive)
     )
     assert report["checks"]["database"]["seconds"] >= 2.9
     wait_until(lambda: ready()[0] == 200, "it did not get ready again")
+
+
+@pytest.mark.skipif(ON_POSTGRESQL, reason="one writer at a time is SQLite's")
+def test_a_request_waits_for_a_locked_database_for_some_seconds_only(web):
+    token, mailsite = ApiKey.create("tests")[1], web(DATABASE_URL=database_url())
+    mail = {"from": "shop@example.com", "to": "moss@example.com", "subject": "Hello", "text": "Hello"}
+    with transaction.atomic():  # which is SQLite's lock
+        response = httpx.post(f"{mailsite}/emails", json=mail, headers={"Authorization": f"Bearer {token}"}, timeout=15)
+    assert response.status_code == 503
+    assert response.json()["message"] == "The database can't be used at the moment: try again in a few seconds."
 
 
 @contextmanager
