@@ -46,6 +46,7 @@ from emails.models import (
 )
 from emails.search import BEGINNINGS, Keys, Search, as_uuid, begins, by_id_or_recipient, to_domain
 from emails.states import FINISHED, State, Transition
+from emails.templatetags.sentences import code
 from emails.views import job_page
 
 admin.site.site_header = admin.site.site_title = "Mailsite"
@@ -321,7 +322,7 @@ class EmailRequestAdmin(Listed):
 
     @admin.display(description="why")
     def explanation(self, email: EmailRequest) -> str:
-        return why.explain(email)
+        return code(why.explain(email))
 
     @admin.display(description="to")
     def recipients(self, email: EmailRequest) -> str:

@@ -377,6 +377,11 @@ class Holds:
         return hold if hold and not hold.on_trial else None
 
     @property
+    def by_hand(self) -> list[Hold]:
+        """What operators have paused."""
+        return [hold for hold in self.by_target.values() if hold.target != Hold.Target.TROUBLE]
+
+    @property
     def is_on_trial(self) -> bool:
         hold = self.by_target.get(Hold.Target.TROUBLE)
         return bool(hold and hold.on_trial)

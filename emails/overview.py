@@ -21,6 +21,7 @@ from emails.states import State
 SETBACKS = 200  # of each kind, the newest, among which reasons are counted
 REASONS, WORKERS = 5, 20  # shown
 DAY = timedelta(days=1)
+CODE = re.compile(r"[245](\d\d|\.\d{1,3}\.\d{1,3})")
 HEIGHT = 60  # of a chart, where the highest bar ends
 
 
@@ -109,6 +110,7 @@ class Overview:
     oldest: EmailRequest | None
     oldest_why: str
     reasons: list[Reason]
+    more_reasons: int
     holds: Holds
     workers: list[Worker]
     is_new: bool  # nothing was ever accepted
@@ -126,6 +128,7 @@ class Overview:
         totals = tallies.totals(tallies.ENTRY_AND_ENDS)
         oldest = EmailRequest.objects.oldest_due(holds.open, now)
         problems = _problems(findings, health.lag(oldest, holds, now), holds, now)
+        reasons = _reasons(now)
         return cls(
             at=now,
             findings=findings,
@@ -136,7 +139,8 @@ class Overview:
             day=Chart.of("day", 144, tallies.DECADE, minute),
             oldest=oldest,
             oldest_why=why.explain(oldest, now) if oldest and not problems else "",
-            reasons=_reasons(now),
+            reasons=reasons[:REASONS],
+            more_reasons=len(reasons[REASONS:]),
             holds=holds,
             workers=_workers(held, now),
             is_new=not any(counts["accepted"] for counts in totals.values()),
@@ -188,15 +192,14 @@ def _reasons(now: datetime) -> list[Reason]:
             if event.at > now - DAY:
                 found[kind, reason(event.detail)].append(event)
     reasons = [Reason(Event.Kind(kind).label, words, len(all), all[0]) for (kind, words), all in found.items()]
-    return sorted(reasons, key=lambda one: -one.count)[:REASONS]
+    return sorted(reasons, key=lambda one: -one.count)
 
 
 def reason(detail: str) -> str:
     """What replies of one kind have in common: the codes and the words, without addresses, names and numbers."""
     first = " ".join(detail.split("; ")[0].split())
-    codes = re.match(r"(\d{3} )?(\d\.\d{1,3}\.\d{1,3} )?", first)[0]
-    words = re.sub(r"\S*[@\d/]\S*", "…", first[len(codes) :])
-    return codes + Truncator(re.sub(r"…( …)+", "…", words)).chars(90)
+    words = re.sub(r"\S*[@\d/]\S*", lambda found: found[0] if CODE.fullmatch(found[0]) else "…", first)
+    return Truncator(re.sub(r"…( …)+", "…", words)).chars(100)
 
 
 def _workers(held: list[tuple], now: datetime) -> list[Worker]:

@@ -58,7 +58,7 @@ def test_the_gravest_comes_first(staff, submit, moss):
     assert verdict(response).startswith("The queue low was paused by jen")
     Worker.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=6))
     response = staff.get("/")
-    assert verdict(response) == "No worker has been seen for 6 minutes: start one with `manage.py rqworker`."
+    assert verdict(response) == "No worker has been seen for 6 minutes: start one with <code>manage.py rqworker</code>."
     assert "The queue low was paused by jen" in response.text
     assert "Silent" in response.text
     assert "/admin/emails/hold/" in response.text
@@ -73,7 +73,7 @@ def test_what_waits_by_queue_and_what_workers_hold(staff, submit, moss):
         for name, *figures in re.findall(r">(\w+)</a></th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", text)
     }
     assert rows == {"high": ["0", "0", "1"], "default": ["0", "0", "0"], "low": ["3", "2", "0"]}
-    assert "1 being sent now" in text and "holds 1, sends 1" in text
+    assert "1 is being sent now" in text and "holds 1, sends 1" in text
 
 
 def test_the_oldest_that_is_due_is_linked_with_its_reason(staff, submit, moss):
@@ -92,9 +92,47 @@ def test_failures_by_reason(staff, submit, moss):
     old = send(submit, moss, 554, "5.7.1 long ago")
     Event.objects.filter(email=old).update(at=timezone.now() - timedelta(days=2))
     text = staff.get("/").text
-    assert re.search(r"<strong>3</strong> bounced: <a [^>]+>550 5.1.1 … user unknown<", text)
-    assert f'<strong>1</strong> deferred: <a href="/messages/{last.pk}">451 4.7.1 Greylisted' in text
+    assert "<strong>3</strong> times bounced: 550 5.1.1 … user unknown, <a" in text
+    assert "<strong>1</strong> time deferred: 451 4.7.1 Greylisted, try again in … s" in text
+    assert f'<a href="/messages/{last.pk}">for example</a>' in text and "more reason" not in text
     assert "long ago" not in text
+
+
+def test_that_there_are_more_reasons_than_are_shown_is_said(staff, submit, moss):
+    for word in ("one", "two", "three", "four", "five", "six", "seven"):
+        send(submit, moss, 550, f"5.1.1 {word}")
+    text = staff.get("/").text
+    assert text.count(">for example</a>") == 5 and "and 2 more reasons" in text
+    assert 'href="/admin/emails/emailrequest/?state=bounced"' in text
+
+
+def test_the_overview_leads_straight_to_resuming_and_pausing(staff, submit, moss):
+    submit()
+    for target in ("low", "relay"):
+        Hold.objects.create(target=target, reason="a party", by="jen")
+    text = staff.get("/").text
+    assert 'href="/admin/emails/hold/add/">Pause a queue or the relay</a>' in text
+    assert 'action="/admin/emails/hold/"' in text and 'name="action" value="resume"' in text
+    assert re.findall(r'name="_selected_action" value="(\w+)">(.*?)<', text) == [
+        ("low", "Resume: queue low"),
+        ("relay", "Resume: relay"),
+    ]
+    question = staff.post("/admin/emails/hold/", {"action": "resume", "_selected_action": "low"}).text
+    assert "Queue low: a party" in question and Hold.objects.count() == 2
+
+
+def test_trouble_that_ends_by_itself_has_no_button(staff, submit, moss):
+    submit()
+    Hold.note_trouble("Connection refused (connecting)")
+    assert "Resume" not in staff.get("/").text
+
+
+def test_a_worker_that_is_gone_does_not_look_bad_while_all_is_well(staff, submit, moss):
+    submit()
+    old = timezone.now() - timedelta(minutes=6)
+    Worker.objects.create(name="roy", host="mail-2", pid=4712, heartbeat_at=old)
+    text = staff.get("/").text
+    assert "All is well" in text and ">Gone<" in text and "Silent" not in text
 
 
 @pytest.mark.parametrize(
@@ -102,6 +140,8 @@ def test_failures_by_reason(staff, submit, moss):
     [
         ("550 5.1.1 <a@example.com>: unknown; 550 5.1.1 <b@example.com>: unknown", "550 5.1.1 … unknown"),
         ("421 too many, id 4f3a1b see https://example.com/x", "421 too many, id … see …"),
+        ("given up after 3 attempts: 451 4.7.1 <a@b.example> later", "given up after … attempts: 451 4.7.1 … later"),
+        ("the relay said 421 4.3.2 to us, job 4f21a", "the relay said 421 4.3.2 to us, job …"),
         ("the message can't be built", "the message can't be built"),
         ("", ""),
     ],
