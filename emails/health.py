@@ -55,7 +55,7 @@ def report() -> dict:
 
 
 class Round(threading.Thread):
-    """The checks that ask one store, one after another; one that fails to answer ends it."""
+    """The checks that ask one store, one after another; one that fails ends it, as the others would mislead."""
 
     _latest: "ClassVar[dict[str, Round]]" = {}
     _lock = threading.Lock()
@@ -92,6 +92,8 @@ class Round(threading.Thread):
                 self.check_began = time.monotonic()
                 finding = check()
                 self.findings[name] = replace(finding, seconds=self._since_check_began())
+                if finding.status == FAILED:
+                    return
         except Exception as error:
             logger.warning("Health: the check of %s failed: %s", name, error)
             self.findings[name] = replace(UNANSWERED[name], seconds=self._since_check_began())

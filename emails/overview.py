@@ -168,7 +168,10 @@ def _problems(findings: dict[str, dict], lag: health.Finding, holds: Holds, now:
     """The gravest first: what keeps mail from being accepted, from going out, what makes it lag, what is for people."""
     database, redis = findings["database"], findings["redis"]
     problems = [why.Problem("database", database["message"])] if database["status"] != health.OK else []
-    problems += [one for one in why.obstacles(list(Priority), holds, now) if one != why.REDIS_IS_AWAY]
+    obstacles = [one for one in why.obstacles(list(Priority), holds, now) if one != why.REDIS_IS_AWAY]
+    if database["status"] == health.FAILED:  # workers may be there, and not be able to write that they are
+        obstacles = [one for one in obstacles if one.kind != "no worker"]
+    problems += obstacles
     if lag.status != health.OK:
         problems.append(why.Problem("lag", lag.message))
     if undecided := EmailRequest.objects.undecided()[: why.COUNTED + 1].count():

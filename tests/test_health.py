@@ -256,6 +256,7 @@ def test_a_read_only_database_means_that_nothing_is_accepted_until_it_can_be_wri
         response = httpx.get(f"{mailsite}/health/ready")
         assert (response.status_code, response.json()["checks"]["database"]["status"]) == (503, "failed")
         assert "nothing is accepted" in response.json()["checks"]["database"]["message"]
+        assert "Not known" in response.json()["checks"]["worker"]["message"]  # it can't write that it is there
     assert accept() == 200
     assert httpx.get(f"{mailsite}/health/ready").json()["checks"]["database"]["status"] == "ok"
 

@@ -1,16 +1,20 @@
 """What a tired person reads at three in the morning: a sentence, then what is wrong, then the figures."""
 
 import re
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.utils import timezone
 
 from emails import login, tallies, why
 from emails.models import EmailRequest, Event, Hold, Worker
 from emails.overview import Chart, reason
 from emails.tallies import Tally
+from tests.environment import ON_POSTGRESQL, wait_until
 from tests.test_store import said, settle, transmit
 
 pytestmark = [pytest.mark.stores, pytest.mark.django_db(transaction=True)]
@@ -62,6 +66,18 @@ def test_the_gravest_comes_first(staff, submit, moss):
     assert "The queue low was paused by jen" in response.text
     assert "Silent" in response.text
     assert "/admin/emails/hold/" in response.text
+
+
+@pytest.mark.skipif(ON_POSTGRESQL, reason="one writer at a time is SQLite's")
+def test_while_the_database_is_locked_nobody_is_told_to_start_a_worker(staff, moss):
+    """It may well be there: it can't write its heartbeat."""
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=6))
+    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        response = staff.get("/")
+    assert verdict(response) == "The database can't be used: nothing is accepted until it answers."
+    assert "No worker has been seen" not in response.text
+    wait_until(lambda: verdict(staff.get("/")).startswith("No worker has been seen for 6 minutes"), "not told again")
 
 
 def test_what_waits_by_queue_and_what_workers_hold(staff, submit, moss):
