@@ -101,7 +101,8 @@ def proxy(app_configs, **options) -> list[CheckMessage]:
 @register("mailsite")
 def secrets(app_configs, **options) -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    if settings.DEBUG and not settings.ON_LOOPBACK:
+    is_public = not env.is_loopback(urlsplit(settings.PUBLIC_URL).hostname or "")
+    if settings.DEBUG and (is_public or not settings.ON_LOOPBACK):
         found.append(
             Warning(
                 "DEBUG is on while other machines can reach Mailsite: its error pages show code and settings to them.",

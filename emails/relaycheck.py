@@ -99,6 +99,7 @@ class Check:
         self._stopped = threading.Event()
         self._keeping = threading.Lock()  # what is known ends with what stopped it
         self._encrypted = self._is_sending = False
+        self._size = 0  # of the message, in bytes
         self._reply: Reply | None = None  # the last of this step
         self._cause: BaseException | None = None
         self._connection = self._to(relay, observe=self._observe, may_finish=lambda: not self._stopped.is_set())
@@ -155,13 +156,13 @@ class Check:
         email = EmailRequest.from_draft(self.draft, Priority.DEFAULT, delay=0)
         email.date = timezone.now()
         to, sender, message = self.draft.to[0].envelope, email.envelope_sender, email.preview(self.draft)
-        self._is_sending = True
+        self._is_sending, self._size = True, len(message)
         if settings.REDIRECT_TO:
             outcome = redirect(settings.REDIRECT_TO, transact, sender, [to], message)
         else:
             outcome = transact(sender, [to], message)
-        if outcome.unknown or outcome.trouble:
-            self._fail(outcome.unknown or outcome.trouble, None)
+        if lost := outcome.unknown or outcome.withdrawn or outcome.trouble:
+            self._fail(lost, None)
         refusal = next((result.reply for result in outcome.results.values() if not result.reply.code), None)
         if refusal:  # in the relay's place: it has announced that it can't take this
             self._begin("Message")
@@ -190,6 +191,8 @@ class Check:
     def _enter(self, stage: str) -> None:
         if TITLES[stage] != TITLES.get(self._stage):
             self._begin(TITLES[stage])
+        if stage == "sending the message":
+            self._step.said = f"{self._size:,} bytes"
         self._stage = stage
 
     def _hear(self, reply: Reply) -> None:

@@ -1,5 +1,8 @@
 """Settings and surroundings that can't work are said before they do harm."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -12,6 +15,7 @@ from emails.models import Worker
 from emails.smtp import Relay, Timeouts
 from emails.staging import OnlyTo
 from mailsite import env
+from tests.running import ROOT
 
 
 def ids() -> list[str]:
@@ -76,6 +80,15 @@ def test_metrics_are_allowed_by_address_only_where_that_is_the_clients(settings,
 def test_pages_for_developers_are_not_for_other_machines(settings):
     settings.DEBUG, settings.ON_LOOPBACK = True, False
     assert ids() == ["mailsite.W006"]
+    settings.ON_LOOPBACK, settings.PUBLIC_URL = True, "http://mail.example.com"  # behind a proxy
+    assert ids() == ["mailsite.W005", "mailsite.W006"]
+
+
+def test_a_deployment_as_the_documentation_wants_it_is_fine():
+    environment = {"PUBLIC_URL": "https://mail.example.com", "TRUSTED_PROXIES": "127.0.0.1", "HSTS_SECONDS": "3600"}
+    command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+    checked = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.django_db

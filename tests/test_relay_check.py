@@ -304,6 +304,15 @@ def test_the_mails_sender(settings):
     assert str(mail_to(MOSS).sender) == "shop@example.net"
 
 
+def test_each_step_of_the_mail_says_something_and_an_address_that_is_none_is_named(servers, settings):
+    settings.RELAY = address_of(servers())
+    out = StringIO()
+    call_command("checkrelay", MOSS, stdout=out)
+    assert re.search(r"Message +\d\.\d\d s  \d+ bytes\n", out.getvalue())
+    with pytest.raises(CommandError, match="^'nonsense' is not a valid email address"):
+        call_command("checkrelay", "nonsense", stdout=out)
+
+
 def test_staging_safety_holds_for_the_mail_too(servers, settings):
     server = servers()
     settings.REDIRECT_TO = Mailbox.parse("tester@example.org")

@@ -295,8 +295,8 @@ def test_services_serve_what_is_started_by_hand(manage, tmp_path):
     assert "rqworker" not in names
 
     assert manage("rqworker", "--burst", folder=folder).ended() == 0
-    web = manage("runserver", "--noreload", str(running.port), folder=folder)
-    until(lambda: health(running.port) == 200, "runserver answers")
+    web = manage("runserver", "--noreload", folder=folder)
+    until(lambda: health(web.port) == 200, "runserver answers at PORT")
     web.tell(signal.SIGTERM)
     web.process.wait(60)
 

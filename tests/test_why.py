@@ -469,11 +469,14 @@ def test_page_api_admin_and_command_say_the_same_sentence(desk, api, alive, subm
     ("id", "sentence"),
     [
         ("01900000-0000-7000-8000-000000000000", "There is no message 01900000-0000-7000-8000-000000000000."),
-        ("0190", "Error: argument id: invalid UUID value: '0190'"),
+        (
+            "0190",
+            "Error: argument id: '0190' is no message's id. One looks like 0199d1a2-3b4c-7d5e-8f60-718293a4b5c6, and",
+        ),
     ],
 )
 def test_the_command_says_what_is_wrong_with_an_id(id, sentence):
-    with pytest.raises(CommandError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(CommandError, match=f"^{re.escape(sentence)}"):
         call_command("why", id)
 
 

@@ -1,3 +1,5 @@
+import re
+
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
@@ -22,7 +24,7 @@ class Command(BaseCommand):
         try:
             draft = mail_to(address, sender) if address else None
         except Invalid as invalid:
-            raise CommandError(str(invalid)) from None
+            raise CommandError(re.sub("The `(to|from)` field: ", "", str(invalid))) from None
         self.stdout.write(f"The relay is {settings.RELAY}.")
         check = Check(settings.RELAY, draft, tell=self.print)
         check.run()
