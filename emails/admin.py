@@ -141,14 +141,23 @@ class SearchForm(forms.Form):
     before = forms.DateTimeField(label="Accepted before", required=False, widget=MOMENT)
     TYPED = ("tag", "domain", "after", "before")
 
+    def clean_domain(self) -> str:
+        asked = self.cleaned_data["domain"].lower()
+        domain = asked.lstrip("@")
+        if asked and not domain:
+            raise ValidationError("A domain is called example.com, say.")
+        return domain
+
     def search(self) -> Search:
         if not self.is_valid():
             return Search(to=(Keys(EmailRequest.objects.none()),))
         asked = self.cleaned_data
         name, _, value = asked["tag"].partition(":")
-        domain = asked["domain"].strip().lower().lstrip("@")
         return Search(
-            to=(*([by_id_or_recipient(asked["q"])] if asked["q"] else []), *([to_domain(domain)] if domain else [])),
+            to=(
+                *([by_id_or_recipient(asked["q"])] if asked["q"] else []),
+                *([to_domain(asked["domain"])] if asked["domain"] else []),
+            ),
             state=asked["state"],
             priority=Priority[asked["queue"].upper()] if asked["queue"] else None,
             tag=(name, value) if name else None,
@@ -198,8 +207,6 @@ class TypedFilter(admin.ListFilter):
         """The fields, and what else is asked for: the form keeps it."""
         others = [(name, value) for name, value in changelist.filter_params.items() if name not in SearchForm.TYPED]
         kept = [(name, value) for name, values in others for value in values]
-        if changelist.query:
-            kept.append(("q", changelist.query))
         yield {"fields": [self.form[name] for name in SearchForm.TYPED], "kept": kept, "used": self.used_parameters}
 
 

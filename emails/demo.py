@@ -208,7 +208,7 @@ class Life:
 
     def suppress(self) -> None:
         for recipient in self.email.addressees:
-            recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list: not sent to"
+            recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list"
         self.meet(TAKEN)
 
     def end(self, state: State, detail: str, recipients: str, after: timedelta) -> None:

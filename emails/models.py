@@ -1024,7 +1024,7 @@ class EmailRequest(models.Model):
 
     def _left_out(self, recipients: "Sequence[Recipient]") -> list[str]:
         """In words: who is not sent to, and why."""
-        return [f"{one.address} {one.reply}" for one in recipients if one.state == Recipient.State.SUPPRESSED]
+        return [f"{one.address} is {one.reply}" for one in recipients if one.state == Recipient.State.SUPPRESSED]
 
     def _wait(self, state: State, kind: str, detail: str, due_at: datetime | None) -> None:
         self.state, self.settled_as, self.detail, self.due_at, self.finished_at = state, kind, detail, due_at, None
@@ -1231,7 +1231,7 @@ class Suppression(models.Model):
         listed = set(found.values_list("mailbox", flat=True))
         for recipient in waiting:
             if recipient.mailbox in listed:
-                recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list: not sent to"
+                recipient.state, recipient.reply = Recipient.State.SUPPRESSED, "on the suppression list"
             elif not settings.ONLY_TO.lets(recipient):
                 recipient.state, recipient.reply = Recipient.State.SUPPRESSED, staging.HELD_BACK
         return update_each([recipient for recipient in waiting if not recipient.is_waiting], ["state", "reply"])

@@ -470,6 +470,18 @@ def test_emails_are_filtered(desk, submit, query, found):
     assert re.findall(r">is-(\w)<", page) == sorted(found, reverse=True)
 
 
+def test_a_domain_that_is_none_is_said_to_be_none_and_finds_nothing(desk, submit):
+    submit(subject="is-a")
+    page = desk.get("/admin/emails/emailrequest/?domain=@@@").text
+    assert "A domain is called example.com, say." in page and "is-a" not in page
+
+
+def test_the_filters_keep_what_was_searched_for_once(desk):
+    page = desk.get("/admin/emails/emailrequest/?q=moss&state=sent&tag=kind").text
+    form = page.partition('<form class="typed">')[2].partition("</form>")[0]
+    assert re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', form) == [("q", "moss"), ("state", "sent")]
+
+
 def test_a_moment_that_is_none_is_said_to_be_none(desk):
     assert "Enter a valid date/time" in desk.get("/admin/emails/emailrequest/?after=soon").text
 

@@ -156,7 +156,7 @@ def test_a_suppressed_recipient_is_left_out_and_the_email_says_so(api):
     assert recipients["Moss@example.com"] == {
         "address": "Moss@example.com",
         "state": "suppressed",
-        "reply": "on the suppression list: not sent to",
+        "reply": "on the suppression list",
     }
     assert recipients["jen@example.com"]["state"] == "waiting"
 

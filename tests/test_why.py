@@ -448,7 +448,7 @@ def test_a_message_that_never_went_out_says_who_or_what_prevented_it(worker, rel
     suppressed = submit()
     wait_for_state(suppressed, "suppressed")
     assert why(suppressed).startswith("Not sent at ")
-    assert why(suppressed).endswith(": moss@example.com on the suppression list: not sent to.")
+    assert why(suppressed).endswith(": moss@example.com is on the suppression list.")
 
 
 # Where it is said
