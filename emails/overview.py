@@ -18,7 +18,7 @@ from emails import health, tallies, why
 from emails.models import EmailRequest, Event, Hold, Holds, Priority, Worker, database_now
 from emails.states import State
 
-SETBACKS = 200  # of each kind, the newest, among which reasons are counted
+SETBACKS_READ = 200  # of each kind, the newest, among which reasons are counted
 REASONS, WORKERS = 5, 20  # shown
 DAY = timedelta(days=1)
 CODE = re.compile(r"[245](\d\d|\.\d{1,3}\.\d{1,3})")
@@ -191,7 +191,7 @@ def _reasons(now: datetime) -> list[Reason]:
     """Why attempts have failed within a day, the most frequent first, by the newest setbacks."""
     found: dict[tuple[str, str], list[Event]] = defaultdict(list)
     for kind in Event.SETBACKS:
-        for event in Event.objects.filter(kind=kind).order_by("-pk")[:SETBACKS]:
+        for event in Event.objects.filter(kind=kind).order_by("-pk")[:SETBACKS_READ]:
             if event.at > now - DAY:
                 found[kind, reason(event.detail)].append(event)
     reasons = [Reason(Event.Kind(kind).label, words, len(all), all[0]) for (kind, words), all in found.items()]

@@ -122,8 +122,7 @@ def standing(holds: Holds) -> list[str]:
     if not holds.by_target:
         return []
     now = database_now()
-    pauses = [hold for hold in holds.by_target.values() if hold.target != Hold.Target.TROUBLE]
-    sentences = [paused(hold, now) for hold in sorted(pauses, key=lambda hold: hold.since)]
+    sentences = [paused(hold, now) for hold in sorted(holds.by_hand, key=lambda hold: hold.since)]
     if holds.trouble:
         sentences.append(_trouble(holds, now, is_probed=Worker.alive(now).exists()))
     return sentences

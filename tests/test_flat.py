@@ -101,7 +101,7 @@ def small_caps(monkeypatch):
     monkeypatch.setattr(admin.CappedPaginator, "LIMIT", 200)
     monkeypatch.setattr(admin.NewestPaginator, "LIMIT", 200)
     monkeypatch.setattr(why, "COUNTED", 20)
-    monkeypatch.setattr(overview, "SETBACKS", 20)
+    monkeypatch.setattr(overview, "SETBACKS_READ", 20)
 
 
 @pytest.fixture

@@ -268,6 +268,7 @@ def test_a_message_page_shows_all_there_is(member, submit):
     assert f'<iframe src="/messages/{email.pk}/html"' in page
 
 
+@pytest.mark.django_db(transaction=True)  # health, which the overview asks, writes beside the test
 def test_what_is_code_in_a_sentence_is_shown_as_code_and_nothing_else_is(member, submit):
     email = submit()
     sentence = "start one with <code>manage.py rqworker</code>."
