@@ -272,7 +272,7 @@ def test_a_message_page_shows_all_there_is(member, submit):
 def test_what_is_code_in_a_sentence_is_shown_as_code_and_nothing_else_is(member, submit):
     email = submit()
     sentence = "start one with <code>manage.py rqworker</code>."
-    for path in (email.get_absolute_url(), "/", f"/admin/emails/emailrequest/{email.pk}/change/"):
+    for path in (email.get_absolute_url(), f"/admin/emails/emailrequest/{email.pk}/change/"):
         assert sentence in member.get(path).text, path
     EmailRequest.objects.cancel("`<b>`")
     assert "by <code>&lt;b&gt;</code> before" in member.get(email.get_absolute_url()).text
