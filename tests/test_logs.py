@@ -198,6 +198,15 @@ def test_a_message_that_another_requests_thread_stores_keeps_its_own_request(rf,
     assert line.request == "mine"
 
 
+@pytest.mark.parametrize("command", ["rqworker", "rqworker-pool"])
+def test_a_worker_warns_of_settings_in_json_too(command, start, relay):
+    process = start(command, "--burst", EMAIL_URL=relay.url, LOG_FORMAT="json", SMTP_TIMEOUT_FINAL="5")
+    process.popen.wait(30)
+    assert "System check" not in process.text()
+    warnings = {line["message"] for line in lines_of(process) if "SMTP_TIMEOUT_FINAL is 5 s" in line["message"]}
+    assert len(warnings) == 1 and warnings.pop().startswith("mailsite.W003: ")
+
+
 def test_the_worker_tells_what_the_relay_said_in_json(start, relay, submit):
     worker = start("rqworker", EMAIL_URL=relay.url, LOG_FORMAT="json")
     email = submit()

@@ -1,13 +1,9 @@
 from importlib import import_module
 
-from emails.doorbell import QUEUES
+from emails.management.commands.rqworker import Delivering
 
 stock = import_module("django_rq.management.commands.rqworker-pool")
 
 
-class Command(stock.Command):
+class Command(Delivering, stock.Command):
     help = "Delivers mail with several worker processes. Serves all queues, high first, unless some are named."
-    requires_system_checks = ["mailsite"]  # Django's own ask the database, which the worker waits for
-
-    def handle(self, *queues: str, **options) -> None:
-        super().handle(*(queues or QUEUES), **options)
