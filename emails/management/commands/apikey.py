@@ -26,7 +26,7 @@ class Command(BaseCommand):
         create.add_argument("--rate-limit", type=int, metavar="N", help="requests a second")
         create.add_argument("--daily-quota", type=int, metavar="N", help="emails a day (UTC)")
         actions.add_parser("list", help="list the keys, newest first: start, name, what they may, when last used")
-        revoke = actions.add_parser("revoke", help="end a key at once")
+        revoke = actions.add_parser("revoke", help="end a key within a second")
         revoke.add_argument("start", help="the key's first characters, as the list shows them, or its id")
 
     def handle(self, action: str, **options) -> None:
