@@ -37,6 +37,7 @@ SAME_EACH_TIME = """({host, now}) => {
     .replace(/^(\\d+\\sseconds ago|a second ago|now)$/, "a moment ago")
     .replace(/\\b\\d+ ms\\b/g, "5 ms")
     .replace(/\\b1\\.\\d s$/, "1.1 s")
+    .replace(/port \\d+/g, "port 2525")
     .replace(/process \\d+/g, "process 4711")
     .replace(new RegExp(`${host}(-\\\\d+-[0-9a-f]{4})?`, "g"), "mail-1-4711-a3f0");
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -69,7 +70,18 @@ def play(page: Page) -> None:
     expect(page.locator(".mails .sent").first).to_be_visible(timeout=20_000)
 
 
-def shoot(page: Page, began: float, name: str, path: str, prepare: Callable[[Page], None] | None = None) -> None:
+def ask(page: Page) -> None:
+    page.get_by_role("button", name="Cancel").click()
+
+
+def check(page: Page) -> None:
+    page.get_by_role("button", name="Check the relay").click()
+
+
+def shoot(
+    page: Page, began: float, name: str, path: str, prepare: Callable[[Page], None] | None = None, dark: bool = False
+) -> None:
+    page.emulate_media(color_scheme="dark" if dark else "light")
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
         page.goto(path)
@@ -78,7 +90,7 @@ def shoot(page: Page, began: float, name: str, path: str, prepare: Callable[[Pag
         for frame in page.frames:
             frame.wait_for_load_state()
         page.evaluate(SAME_EACH_TIME, {"host": socket.gethostname(), "now": began * 1000})
-        file = FOLDER / f"{name}-{width}.png"
+        file = FOLDER / f"{name}-{width}{'-dark' if dark else ''}.png"
         picture = Image.open(BytesIO(page.screenshot(animations="disabled", caret="hide")))
         picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
         assert file.stat().st_size < MOST, f"{file} is too large"
@@ -102,10 +114,15 @@ def main() -> None:
             page = browser.new_page(base_url=copy.url, timezone_id="UTC", locale="en-GB")
             page.goto(copy.manage("login"))
             shoot(page, began, "overview", "/")
+            shoot(page, began, "overview", "/", dark=True)
             shoot(page, began, "message", message(copy))
+            shoot(page, began, "message", message(copy), dark=True)
+            shoot(page, began, "confirmation", message(copy), ask)
             shoot(page, began, "send", "/send", write)
             shoot(page, began, "sandbox", sandboxed(copy))
             shoot(page, began, "admin", "/admin/emails/emailrequest/")
+            shoot(page, began, "requests", "/requests?key=shop")  # not those of these pictures
+            shoot(page, began, "relay", "/relay", check)
             shoot(page, began, "playground", "/playground", play)
             browser.close()
         finally:
