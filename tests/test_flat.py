@@ -227,12 +227,11 @@ def test_a_sweep(sweep):
 def test_the_undecided_are_found_among_what_is_uncertain():
     EmailRequest.objects.undecided().update(due_at=timezone.now())
     EmailRequest.objects.filter(state="queued").update(state="unknown")
-    last = EmailRequest.objects.filter(state="unknown").latest("pk")
-    EmailRequest.objects.filter(pk=last.pk).update(due_at=None)
+    EmailRequest.objects.filter(pk=EmailRequest.objects.filter(state="unknown").latest("pk").pk).update(due_at=None)
     if connection.vendor == "postgresql":
         connection.cursor().execute("ANALYZE emails_emailrequest")  # which it does by itself
     with Work() as work:
-        assert list(EmailRequest.objects.undecided()[:20].values_list("pk", flat=True)) == [last.pk]
+        assert EmailRequest.objects.undecided()[: why.COUNTED + 1].count() == 1
     assert work.done <= 200, work.most()
 
 
