@@ -543,8 +543,8 @@ class EmailQuerySet(models.QuerySet):
         return min(oldest, key=lambda email: email.due_at, default=None)
 
     def undecided(self) -> Self:
-        """Those that are uncertain and held for a person's decision."""
-        return self.filter(state=State.UNKNOWN, due_at=None)
+        """Those that are uncertain and held for a person's decision, in the order of their index."""
+        return self.filter(state=State.UNKNOWN, due_at=None).order_by("created_at")
 
     def _due(self, holds: Holds) -> Self:
         if holds.relay:
@@ -845,7 +845,9 @@ class EmailRequest(models.Model):
             models.Index("worker", condition=Q(worker__isnull=False), name="email_held"),
             models.Index("state", "id", name="email_state"),
             models.Index("priority", "id", name="email_queue"),
-            models.Index("state", condition=Q(state=State.UNKNOWN, due_at__isnull=True), name="email_undecided"),
+            models.Index(
+                "state", "created_at", condition=Q(state=State.UNKNOWN, due_at__isnull=True), name="email_undecided"
+            ),
             models.Index("id", condition=Q(delay__gt=0), name="email_playground"),
         ]
         constraints = [

@@ -12,6 +12,6 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddIndex(
             model_name='emailrequest',
-            index=models.Index(models.F('state'), condition=models.Q(('due_at__isnull', True), ('state', 'unknown')), name='email_undecided'),
+            index=models.Index(models.F('state'), models.F('created_at'), condition=models.Q(('due_at__isnull', True), ('state', 'unknown')), name='email_undecided'),
         ),
     ]
