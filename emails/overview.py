@@ -155,8 +155,10 @@ class Overview:
     def verdict(self) -> str:
         if self.problems:
             return self.problems[0].sentence
-        due = sum(queue.due for queue in self.queues)
-        wait = "nothing waits" if not due else "1 is due" if due == 1 else f"{why.in_words(due)} are due"
+        if due := sum(queue.due for queue in self.queues):
+            wait = "1 is due" if due == 1 else f"{why.in_words(due)} are due"
+        else:
+            wait = f"nothing is due, {self.waiting:,} for later" if self.waiting else "nothing waits"
         return f"All is well: {wait}, {self.hour.total:,} sent in the last hour."
 
     @property

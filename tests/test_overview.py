@@ -53,6 +53,8 @@ def test_all_is_well(staff, submit, moss):
     assert verdict(response) == "All is well: nothing waits, 3 sent in the last hour."
     assert "The database can be read and written." in response.text and "Redis answers." in response.text
     assert "mail-1, process 4711: holds 0, sends 0" in response.text
+    submit(scheduled_at="in 1 hour")
+    assert verdict(staff.get("/")) == "All is well: nothing is due, 1 for later, 3 sent in the last hour."
 
 
 def test_the_gravest_comes_first(staff, submit, moss):
