@@ -209,12 +209,12 @@ def test_a_bare_phrase_is_in_the_keys_time_zone(client):
 
 
 def test_what_another_process_changes_of_a_key_is_seen_within_a_second(client, monkeypatch):
-    used = key(client)
+    used, now = key(client), timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
     assert used.get("/emails").status_code == 200
-    ApiKey.objects.update(revoked_at=timezone.now())  # as another process: this one's copy is as it was
+    ApiKey.objects.update(revoked_at=now)  # as another process: this one's copy is as it was
     assert used.get("/emails").status_code == 200
-    later = timezone.now() + timedelta(seconds=1)
-    monkeypatch.setattr(timezone, "now", lambda: later)
+    monkeypatch.setattr(timezone, "now", lambda: now + timedelta(seconds=1))
     refuse(used.get("/emails"), 403, "invalid_api_key")
 
 
