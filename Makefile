@@ -4,7 +4,7 @@
 .PHONY: help run services login demo test lint format lock check-lock chaos bench screenshots
 
 PYTHON := .venv/bin/python
-PARALLEL := -n auto --maxprocesses 4
+PARALLEL := -n 3  # tests wait more than they compute
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m uv pip compile --quiet --no-config --universal \
 	--generate-hashes --python-version 3.12 --no-emit-index-url --no-emit-find-links
 
